@@ -1,0 +1,25 @@
+//! biogate: the edge gateway agent of the BIOMETRICS platform.
+//!
+//! The modules in reading order: four values, then what turns one into the next, then the gateway around them.
+//! With no Cargo features only the values and the pure rooms exist; that is what the Query API builds on.
+
+pub mod reading;
+
+pub mod observation;
+
+pub mod event;
+
+pub mod clock;
+
+pub mod resolve;
+
+pub mod interpret;
+
+#[cfg(feature = "gateway")]
+pub mod store;
+
+#[cfg(feature = "gateway")]
+pub mod source;
+
+#[cfg(feature = "gateway")]
+pub mod forward;

@@ -1,0 +1,201 @@
+//! Observation + clock anchors + assignments -> event. Pure: the same inputs render the same rows at every retry.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::clock::Anchors;
+use crate::event::{ClockQuality, Event, event_id};
+use crate::observation::{DeviceTime, Observation, Value};
+use crate::reading::{Heard, RunId};
+
+/// Everything but the anchors that a row depends on. A change makes a new version; a range in hand names its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The hub's name.
+    pub gateway_id: Arc<str>,
+    /// IANA name of the hub's place.
+    pub timezone: String,
+    /// The hub's own location, for devices whose entry names none.
+    pub location: Option<Arc<str>>,
+    /// What becomes of an observation of nobody.
+    pub unassigned: Unassigned,
+    /// Who wore what since when; of one device oldest first.
+    pub assignments: Vec<Assignment>,
+}
+
+/// What becomes of an observation of a device that nobody is assigned to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unassigned {
+    /// It is forwarded with the nil UUID as its person.
+    #[default]
+    Forward,
+    /// It is set aside until somebody is assigned.
+    Park,
+}
+
+/// A device belongs to a person and a place from some moment on, until the next assignment of the same device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The device_id.
+    pub device: Arc<str>,
+    /// The person; `None` ends an assignment.
+    pub user_id: Option<Uuid>,
+    /// The room; `None` is the hub's own.
+    pub location: Option<Arc<str>>,
+    /// Since when; `None` is since always (the device was first configured together with its person).
+    pub from: Option<Heard>,
+}
+
+/// What a range was rendered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// Number of anchors.
+    pub anchors: u64,
+    /// Number of the basis.
+    pub basis: u64,
+}
+
+/// What `resolve` makes of an observation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Resolved {
+    /// A row.
+    Event(Box<Event>),
+    /// Nobody is assigned, and the setting says to wait. The observation is handed back.
+    Parked(Box<Observation>),
+}
+
+/// Renders rows as of one pair of versions.
+pub struct Resolver<'a> {
+    anchors: &'a Anchors,
+    version: u64,
+    basis: &'a Basis,
+    zone: TimeZone,
+    /// Of each device its assignments with their moments in Unix milliseconds, oldest first.
+    assignments: HashMap<&'a str, Vec<(i64, &'a Assignment)>>,
+}
+
+/// No device time before this is believed: 2000-01-01, in Unix milliseconds. Devices that lost their clock start near 1970.
+const EARLIEST_DEVICE_TIME_MS: i64 = 946_684_800_000;
+
+/// No device time later than this after it was heard is believed.
+const LATEST_DEVICE_TIME_AHEAD_MS: i64 = 24 * 3_600_000;
+
+impl<'a> Resolver<'a> {
+    /// A resolver that sees the first `version` anchors. An unknown time zone name is UTC: it was checked with the configuration.
+    pub fn new(anchors: &'a Anchors, version: u64, basis: &'a Basis) -> Self {
+        let mut assignments: HashMap<&str, Vec<(i64, &Assignment)>> = HashMap::new();
+        for assignment in &basis.assignments {
+            let from = assignment
+                .from
+                .map_or(i64::MIN, |heard| anchors.unix_ms(version, heard).0);
+            assignments
+                .entry(&assignment.device)
+                .or_default()
+                .push((from, assignment));
+        }
+        let zone = TimeZone::get(&basis.timezone).unwrap_or(TimeZone::UTC);
+        Resolver {
+            anchors,
+            version,
+            basis,
+            zone,
+            assignments,
+        }
+    }
+
+    /// The row of an observation of this run.
+    pub fn resolve(&self, run: RunId, observation: Observation) -> Resolved {
+        let (heard_ms, heard_clock) = self.anchors.unix_ms(self.version, observation.heard);
+        let (timestamp, clock) = match observation
+            .device_time
+            .and_then(|time| self.believable(time, heard_ms))
+        {
+            Some(device_ms) => (device_ms, ClockQuality::Device),
+            None => (heard_ms, heard_clock),
+        };
+        let assignment = self.assignment(&observation.device, timestamp);
+        let user_id = match (
+            assignment.and_then(|found| found.user_id),
+            self.basis.unassigned,
+        ) {
+            (Some(user_id), _) => user_id,
+            (None, Unassigned::Forward) => Uuid::nil(),
+            (None, Unassigned::Park) => return Resolved::Parked(Box::new(observation)),
+        };
+        let period_start = observation
+            .since
+            .map(|since| self.anchors.unix_ms(self.version, since).0.min(timestamp));
+        let location = assignment
+            .and_then(|found| found.location.clone())
+            .or_else(|| self.basis.location.clone());
+        let event_id = event_id(run, &observation);
+        let mut metadata = observation.metadata;
+        if clock != ClockQuality::Device
+            && let Some(DeviceTime::Utc(ms) | DeviceTime::Local(ms)) = observation.device_time
+        {
+            metadata.push(("device_time_refused".into(), Value::Int(ms)));
+        }
+        metadata.push(("profile".into(), Value::Text(observation.profile)));
+        Resolved::Event(Box::new(Event {
+            event_id,
+            user_id,
+            event_type: observation.event_type,
+            component: observation.component,
+            value: observation.value,
+            unit: observation.event_type.unit(),
+            timestamp,
+            period_start,
+            tz_offset_min: self.offset_min(timestamp),
+            device_id: observation.device,
+            gateway_id: self.basis.gateway_id.clone(),
+            location,
+            clock,
+            metadata,
+            version: 1,
+            deleted: 0,
+        }))
+    }
+
+    /// A device's time as Unix milliseconds, unless it cannot be true.
+    fn believable(&self, time: DeviceTime, heard_ms: i64) -> Option<i64> {
+        let unix_ms = match time {
+            DeviceTime::Utc(ms) => ms,
+            DeviceTime::Local(ms) => {
+                let local = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
+                self.unix_of_local(local)?
+            }
+        };
+        let latest = heard_ms.saturating_add(LATEST_DEVICE_TIME_AHEAD_MS);
+        (EARLIEST_DEVICE_TIME_MS..=latest)
+            .contains(&unix_ms)
+            .then_some(unix_ms)
+    }
+
+    fn unix_of_local(&self, local: civil::DateTime) -> Option<i64> {
+        self.zone
+            .to_timestamp(local)
+            .ok()
+            .map(|instant| instant.as_millisecond())
+    }
+
+    fn assignment(&self, device: &str, at_ms: i64) -> Option<&'a Assignment> {
+        let history = self.assignments.get(device)?;
+        history
+            .iter()
+            .rev()
+            .find(|(from, _)| *from <= at_ms)
+            .map(|(_, assignment)| *assignment)
+    }
+
+    fn offset_min(&self, unix_ms: i64) -> i16 {
+        Timestamp::from_millisecond(unix_ms).map_or(0, |instant| {
+            (self.zone.to_offset(instant).seconds() / 60) as i16
+        })
+    }
+}
