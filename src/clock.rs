@@ -38,11 +38,7 @@ pub struct Anchors {
 impl Anchors {
     /// No anchor yet; nothing is older than `floor_ms` (at first the build's date).
     pub fn new(floor_ms: i64) -> Self {
-        Anchors {
-            dropped: 0,
-            kept: Vec::new(),
-            floor_ms,
-        }
+        Anchors { dropped: 0, kept: Vec::new(), floor_ms }
     }
 
     /// How many anchors were ever appended: the version that a range in hand names.
@@ -73,11 +69,7 @@ impl Anchors {
 
     /// Whether this boot has a synchronised anchor.
     pub fn is_synced(&self, boot: BootId) -> bool {
-        boot == BootId::WALL
-            || self
-                .kept
-                .iter()
-                .any(|anchor| anchor.boot == boot && anchor.synced)
+        boot == BootId::WALL || self.kept.iter().any(|anchor| anchor.boot == boot && anchor.synced)
     }
 
     /// The last anchor of this boot.
@@ -87,11 +79,7 @@ impl Anchors {
 
     /// Drops the anchors of boots that no waiting observation and no range in hand needs any more.
     pub fn forget_boots_except(&mut self, needed: impl Fn(BootId) -> bool) {
-        let unneeded = self
-            .kept
-            .iter()
-            .take_while(|anchor| !needed(anchor.boot))
-            .count();
+        let unneeded = self.kept.iter().take_while(|anchor| !needed(anchor.boot)).count();
         self.kept.drain(..unneeded);
         self.dropped += unneeded as u64;
     }
@@ -104,23 +92,12 @@ impl Anchors {
         if heard.boot == BootId::WALL {
             return (heard.ms.min(i64::MAX as u64) as i64, ClockQuality::Synced);
         }
-        let seen = version
-            .saturating_sub(self.dropped)
-            .min(self.kept.len() as u64) as usize;
-        let of_boot = || {
-            self.kept[..seen]
-                .iter()
-                .filter(|anchor| anchor.boot == heard.boot)
-        };
+        let seen = version.saturating_sub(self.dropped).min(self.kept.len() as u64) as usize;
+        let of_boot = || self.kept[..seen].iter().filter(|anchor| anchor.boot == heard.boot);
         let best = |synced: bool| {
-            let mut of_quality = of_boot()
-                .filter(|anchor| anchor.synced == synced)
-                .peekable();
+            let mut of_quality = of_boot().filter(|anchor| anchor.synced == synced).peekable();
             let first = of_quality.peek().copied();
-            of_quality
-                .take_while(|anchor| anchor.from_ms <= heard.ms)
-                .last()
-                .or(first)
+            of_quality.take_while(|anchor| anchor.from_ms <= heard.ms).last().or(first)
         };
         let at = |anchor: &Anchor| (heard.ms as i64).saturating_add(anchor.offset_ms);
         match (best(true), best(false)) {

@@ -62,18 +62,13 @@ pub enum ClockQuality {
     Device = 3,
 }
 
-fn as_object<S: Serializer>(
-    entries: &[(Arc<str>, Value)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn as_object<S: Serializer>(entries: &[(Arc<str>, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(entries.iter().map(|(name, value)| (name, value)))
 }
 
 /// The id of an observation's event: its own identity, or UUIDv5 of the CBOR array [run, reading number, index].
 pub fn event_id(run: RunId, observation: &Observation) -> Uuid {
-    observation
-        .identity
-        .unwrap_or_else(|| derived_id(run, observation.reading, observation.index))
+    observation.identity.unwrap_or_else(|| derived_id(run, observation.reading, observation.index))
 }
 
 /// UUIDv5 over the CBOR array `[bytes(16) run, unsigned reading, unsigned index]` (RFC 8949 section 3), by hand because
@@ -116,14 +111,7 @@ pub fn device_identity(
     component: &str,
     index: u16,
 ) -> Uuid {
-    let parts = (
-        device,
-        resets,
-        serde_cbor::Value::Bytes(raw.to_vec()),
-        event_type as i8,
-        component,
-        index,
-    );
+    let parts = (device, resets, serde_cbor::Value::Bytes(raw.to_vec()), event_type as i8, component, index);
     // Plain values into a Vec: the only failure that serde_cbor has here is an IO error, which a Vec never gives.
     let name = serde_cbor::to_vec(&parts).unwrap_or_default();
     Uuid::new_v5(&NAMESPACE, &name)
@@ -136,26 +124,11 @@ mod tests {
     #[test]
     fn the_short_cut_writes_the_same_cbor_as_the_library() {
         let run = RunId(Uuid::from_u128(7));
-        for (reading, index) in [
-            (0, 0),
-            (23, 24),
-            (24, 255),
-            (255, 256),
-            (65_535, 65_535),
-            (65_536, 1),
-            (u64::MAX, 9),
-        ] {
-            let parts = (
-                serde_cbor::Value::Bytes(run.0.as_bytes().to_vec()),
-                reading,
-                index,
-            );
+        for (reading, index) in [(0, 0), (23, 24), (24, 255), (255, 256), (65_535, 65_535), (65_536, 1), (u64::MAX, 9)]
+        {
+            let parts = (serde_cbor::Value::Bytes(run.0.as_bytes().to_vec()), reading, index);
             let name = serde_cbor::to_vec(&parts).unwrap();
-            assert_eq!(
-                derived_id(run, reading, index),
-                Uuid::new_v5(&NAMESPACE, &name),
-                "{reading} {index}"
-            );
+            assert_eq!(derived_id(run, reading, index), Uuid::new_v5(&NAMESPACE, &name), "{reading} {index}");
         }
     }
 }

@@ -75,11 +75,7 @@ impl BootId {
 
 impl fmt::Display for BootId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::WALL {
-            f.write_str("wall")
-        } else {
-            self.0.fmt(f)
-        }
+        if *self == Self::WALL { f.write_str("wall") } else { self.0.fmt(f) }
     }
 }
 

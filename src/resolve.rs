@@ -91,49 +91,28 @@ impl<'a> Resolver<'a> {
     pub fn new(anchors: &'a Anchors, version: u64, basis: &'a Basis) -> Self {
         let mut assignments: HashMap<&str, Vec<(i64, &Assignment)>> = HashMap::new();
         for assignment in &basis.assignments {
-            let from = assignment
-                .from
-                .map_or(i64::MIN, |heard| anchors.unix_ms(version, heard).0);
-            assignments
-                .entry(&assignment.device)
-                .or_default()
-                .push((from, assignment));
+            let from = assignment.from.map_or(i64::MIN, |heard| anchors.unix_ms(version, heard).0);
+            assignments.entry(&assignment.device).or_default().push((from, assignment));
         }
         let zone = TimeZone::get(&basis.timezone).unwrap_or(TimeZone::UTC);
-        Resolver {
-            anchors,
-            version,
-            basis,
-            zone,
-            assignments,
-        }
+        Resolver { anchors, version, basis, zone, assignments }
     }
 
     /// The row of an observation of this run.
     pub fn resolve(&self, run: RunId, observation: Observation) -> Resolved {
         let (heard_ms, heard_clock) = self.anchors.unix_ms(self.version, observation.heard);
-        let (timestamp, clock) = match observation
-            .device_time
-            .and_then(|time| self.believable(time, heard_ms))
-        {
+        let (timestamp, clock) = match observation.device_time.and_then(|time| self.believable(time, heard_ms)) {
             Some(device_ms) => (device_ms, ClockQuality::Device),
             None => (heard_ms, heard_clock),
         };
         let assignment = self.assignment(&observation.device, timestamp);
-        let user_id = match (
-            assignment.and_then(|found| found.user_id),
-            self.basis.unassigned,
-        ) {
+        let user_id = match (assignment.and_then(|found| found.user_id), self.basis.unassigned) {
             (Some(user_id), _) => user_id,
             (None, Unassigned::Forward) => Uuid::nil(),
             (None, Unassigned::Park) => return Resolved::Parked(Box::new(observation)),
         };
-        let period_start = observation
-            .since
-            .map(|since| self.anchors.unix_ms(self.version, since).0.min(timestamp));
-        let location = assignment
-            .and_then(|found| found.location.clone())
-            .or_else(|| self.basis.location.clone());
+        let period_start = observation.since.map(|since| self.anchors.unix_ms(self.version, since).0.min(timestamp));
+        let location = assignment.and_then(|found| found.location.clone()).or_else(|| self.basis.location.clone());
         let event_id = event_id(run, &observation);
         let mut metadata = observation.metadata;
         if clock != ClockQuality::Device
@@ -172,30 +151,19 @@ impl<'a> Resolver<'a> {
             }
         };
         let latest = heard_ms.saturating_add(LATEST_DEVICE_TIME_AHEAD_MS);
-        (EARLIEST_DEVICE_TIME_MS..=latest)
-            .contains(&unix_ms)
-            .then_some(unix_ms)
+        (EARLIEST_DEVICE_TIME_MS..=latest).contains(&unix_ms).then_some(unix_ms)
     }
 
     fn unix_of_local(&self, local: civil::DateTime) -> Option<i64> {
-        self.zone
-            .to_timestamp(local)
-            .ok()
-            .map(|instant| instant.as_millisecond())
+        self.zone.to_timestamp(local).ok().map(|instant| instant.as_millisecond())
     }
 
     fn assignment(&self, device: &str, at_ms: i64) -> Option<&'a Assignment> {
         let history = self.assignments.get(device)?;
-        history
-            .iter()
-            .rev()
-            .find(|(from, _)| *from <= at_ms)
-            .map(|(_, assignment)| *assignment)
+        history.iter().rev().find(|(from, _)| *from <= at_ms).map(|(_, assignment)| *assignment)
     }
 
     fn offset_min(&self, unix_ms: i64) -> i16 {
-        Timestamp::from_millisecond(unix_ms).map_or(0, |instant| {
-            (self.zone.to_offset(instant).seconds() / 60) as i16
-        })
+        Timestamp::from_millisecond(unix_ms).map_or(0, |instant| (self.zone.to_offset(instant).seconds() / 60) as i16)
     }
 }

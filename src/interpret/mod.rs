@@ -76,12 +76,7 @@ impl Catalog {
     pub fn profile_of(&self, entry: &str) -> Option<Arc<str>> {
         unimplemented!()
     }
-    pub fn interpret(
-        &self,
-        reading: &Reading,
-        number: u64,
-        memory: &mut DeviceMemory,
-    ) -> Interpretation {
+    pub fn interpret(&self, reading: &Reading, number: u64, memory: &mut DeviceMemory) -> Interpretation {
         unimplemented!()
     }
 }

@@ -57,14 +57,7 @@ impl Receipt {
     /// A receipt and the source's side of it: `Ok` once durable, `Err` when the gateway stops before that.
     pub fn new(source: Arc<str>, window: usize) -> (Receipt, oneshot::Receiver<()>) {
         let (durable, waiting) = oneshot::channel();
-        (
-            Receipt {
-                durable,
-                window,
-                source,
-            },
-            waiting,
-        )
+        (Receipt { durable, window, source }, waiting)
     }
 
     /// Says that the reading is durable. The source may have gone; then nobody needs to know.
@@ -106,10 +99,7 @@ pub fn channel() -> (Inlet, mpsc::Receiver<Delivery>) {
 impl Inlet {
     /// The way in of one more device. Clones of the result share its places.
     pub fn device(&self) -> DeviceInlet {
-        DeviceInlet {
-            deliveries: self.deliveries.clone(),
-            places: Arc::new(Semaphore::new(PLACES)),
-        }
+        DeviceInlet { deliveries: self.deliveries.clone(), places: Arc::new(Semaphore::new(PLACES)) }
     }
 }
 
@@ -121,22 +111,9 @@ impl DeviceInlet {
         receipt: Option<Receipt>,
         publish: Option<Publish>,
     ) -> Result<(), NotTaken> {
-        let place = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| NotTaken::Closed)?;
-        let delivery = Delivery {
-            reading,
-            receipt,
-            publish,
-            _place: place,
-        };
-        self.deliveries
-            .send(delivery)
-            .await
-            .map_err(|_| NotTaken::Closed)
+        let place = self.places.clone().acquire_owned().await.map_err(|_| NotTaken::Closed)?;
+        let delivery = Delivery { reading, receipt, publish, _place: place };
+        self.deliveries.send(delivery).await.map_err(|_| NotTaken::Closed)
     }
 
     /// Delivers if there is a place now; never waits. What is refused is gone: the caller counts it.
@@ -146,23 +123,12 @@ impl DeviceInlet {
         receipt: Option<Receipt>,
         publish: Option<Publish>,
     ) -> Result<(), NotTaken> {
-        let place = self
-            .places
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| NotTaken::Full)?;
-        let delivery = Delivery {
-            reading,
-            receipt,
-            publish,
-            _place: place,
-        };
-        self.deliveries
-            .try_send(delivery)
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => NotTaken::Full,
-                mpsc::error::TrySendError::Closed(_) => NotTaken::Closed,
-            })
+        let place = self.places.clone().try_acquire_owned().map_err(|_| NotTaken::Full)?;
+        let delivery = Delivery { reading, receipt, publish, _place: place };
+        self.deliveries.try_send(delivery).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotTaken::Full,
+            mpsc::error::TrySendError::Closed(_) => NotTaken::Closed,
+        })
     }
 
     /// Whether a place is free now.

@@ -154,12 +154,7 @@ pub struct Store {}
 
 impl Store {
     /// Opens or makes the store. Never refuses because of damage; see the module's prose for the two refusals.
-    pub fn open(
-        settings: &Settings,
-        run: RunId,
-        boot: BootId,
-        destinations: &[String],
-    ) -> Result<Store, Error> {
+    pub fn open(settings: &Settings, run: RunId, boot: BootId, destinations: &[String]) -> Result<Store, Error> {
         unimplemented!()
     }
     /// Makes the commit durable; after `Ok` its receipts may be given. Returns the sequences of its observations.
@@ -190,12 +185,7 @@ impl Store {
         unimplemented!()
     }
     /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`).
-    pub async fn settle(
-        &self,
-        destination: &str,
-        range: &Range,
-        settled: Settled,
-    ) -> Result<(), Error> {
+    pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
         unimplemented!()
     }
     pub fn ledger(&self) -> Ledger {
