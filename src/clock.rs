@@ -12,6 +12,8 @@ use crate::reading::{BootId, Heard};
 #[cfg(feature = "gateway")]
 pub mod system;
 
+pub mod keeper;
+
 /// From `from_ms` of this boot's uptime on, Unix time is uptime plus `offset_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {

@@ -1,0 +1,199 @@
+//! The files as they are written: unknown keys refused, every value typed, nothing checked against anything else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::de::{self, Deserializer};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::clock::keeper::{Hold, Trust};
+use crate::resolve::Unassigned;
+use crate::store::WhenFull;
+
+/// One file, or all of them merged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// `[gateway]`
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// `[[device]]`
+    #[serde(default)]
+    pub device: Vec<Device>,
+    /// `[[mqtt]]`
+    #[serde(default)]
+    pub mqtt: Vec<Mqtt>,
+    /// `[clock]`
+    #[serde(default)]
+    pub clock: Clock,
+    /// `[limits]`: `heart_rate = [20, 300]`, `"temperature/body" = [25, 45]`
+    #[serde(default)]
+    pub limits: BTreeMap<String, [f64; 2]>,
+    /// `[store]`
+    #[serde(default)]
+    pub store: Store,
+    /// `[[destination]]`
+    #[serde(default)]
+    pub destination: Vec<Destination>,
+}
+
+/// `[gateway]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// The hub's name in every event.
+    pub id: Option<String>,
+    /// The ward or home of devices that name no room of their own.
+    pub location: Option<String>,
+    /// IANA name.
+    pub timezone: Option<String>,
+    /// Where the store and the control socket live.
+    pub data_dir: Option<PathBuf>,
+    /// What becomes of observations of nobody.
+    pub unassigned: Option<Unassigned>,
+}
+
+/// `[[device]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The device_id of its events.
+    pub name: String,
+    /// Id of its profile.
+    pub profile: Option<String>,
+    /// BLE address or `name:GLOB`.
+    pub ble: Option<String>,
+    /// Port: a path, or `usb:VID:PID[:SERIAL]`.
+    pub serial: Option<String>,
+    /// Topic template.
+    pub mqtt: Option<String>,
+    /// Which `[[mqtt]]` it listens to.
+    pub broker: Option<String>,
+    /// The person.
+    pub user_id: Option<Uuid>,
+    /// The room.
+    pub location: Option<String>,
+    /// Overrides the profile's component.
+    pub component: Option<String>,
+    /// Key of encrypted advertisements.
+    pub key_file: Option<PathBuf>,
+    /// After so long without a byte a serial port is opened anew.
+    #[serde(default, deserialize_with = "duration")]
+    pub silence: Option<Duration>,
+}
+
+/// `[[mqtt]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mqtt {
+    /// The name that device entries use.
+    pub name: String,
+    /// `mqtt://HOST:PORT` or `mqtts://HOST:PORT`.
+    pub url: String,
+    /// User name.
+    pub user: Option<String>,
+    /// File that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// Certificate authority of the broker.
+    pub ca_file: Option<PathBuf>,
+    /// How many captured device names are taken.
+    pub max_devices: Option<usize>,
+}
+
+/// `[clock]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// kernel, rtc or always.
+    pub trust: Option<Trust>,
+    /// A duration or `forever`.
+    #[serde(default, deserialize_with = "hold")]
+    pub max_hold: Option<Hold>,
+}
+
+/// `[store]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Store {
+    /// Limit of everything that waits.
+    #[serde(default, deserialize_with = "bytes")]
+    pub max_bytes: Option<u64>,
+    /// Limit of what is set aside.
+    #[serde(default, deserialize_with = "bytes")]
+    pub aside_max_bytes: Option<u64>,
+    /// Disk space to leave free.
+    #[serde(default, deserialize_with = "bytes")]
+    pub min_free: Option<u64>,
+    /// Older observations are evicted.
+    #[serde(default, deserialize_with = "duration")]
+    pub max_age: Option<Duration>,
+    /// How long a commit collects.
+    #[serde(default, deserialize_with = "duration")]
+    pub commit_interval: Option<Duration>,
+    /// evict-oldest or pause-sources.
+    pub when_full: Option<WhenFull>,
+    /// File with the key that seals the store.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[[destination]]`: the keys of every kind; which belong to which is checked afterwards.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Destination {
+    /// Its name in status, ledger and logs.
+    pub name: String,
+    /// clickhouse or file.
+    pub kind: String,
+    /// ClickHouse: `http://HOST:8123` or `https://HOST:8443`.
+    pub url: Option<String>,
+    /// ClickHouse: database.
+    pub database: Option<String>,
+    /// ClickHouse: user.
+    pub user: Option<String>,
+    /// ClickHouse: file that holds the password.
+    pub password_file: Option<PathBuf>,
+    /// ClickHouse: certificate authority.
+    pub ca_file: Option<PathBuf>,
+    /// File: folder.
+    pub dir: Option<PathBuf>,
+    /// File: when to begin a new one.
+    pub rotate: Option<Rotate>,
+}
+
+/// `rotate = { bytes = "64 MiB", age = "1 h" }`
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    /// At this size.
+    #[serde(default, deserialize_with = "bytes")]
+    pub bytes: Option<u64>,
+    /// At this age.
+    #[serde(default, deserialize_with = "duration")]
+    pub age: Option<Duration>,
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text)
+        .map(Some)
+        .map_err(|why| de::Error::custom(format!("found \"{text}\" ({why}); write a duration such as \"250 ms\" or \"10 min\"")))
+}
+
+fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hold>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "forever" {
+        return Ok(Some(Hold::Forever));
+    }
+    humantime::parse_duration(&text).map(|longest| Some(Hold::AtMost(longest))).map_err(|why| {
+        de::Error::custom(format!("found \"{text}\" ({why}); write a duration such as \"10 min\", or \"forever\""))
+    })
+}
+
+fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<bytesize::ByteSize>()
+        .map(|size| Some(size.as_u64()))
+        .map_err(|why| de::Error::custom(format!("found \"{text}\" ({why}); write a size such as \"64 MiB\" or \"2 GiB\"")))
+}
