@@ -23,3 +23,18 @@ pub mod source;
 
 #[cfg(feature = "gateway")]
 pub mod forward;
+
+#[cfg(feature = "gateway")]
+pub mod config;
+
+#[cfg(feature = "gateway")]
+pub mod intake;
+
+#[cfg(feature = "gateway")]
+pub mod local;
+
+#[cfg(all(feature = "serial", feature = "mqtt"))]
+pub mod gateway;
+
+#[cfg(all(feature = "serial", feature = "mqtt"))]
+pub mod cli;

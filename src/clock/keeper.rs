@@ -146,7 +146,11 @@ mod tests {
         anchors.append(keeper.observe(sample(3_000, 9_000_000, true)).unwrap());
         assert_eq!(keeper.held(3_000), Held::No);
         let early = Heard { boot: BOOT, ms: 1_500 };
-        assert_eq!(anchors.unix_ms(1, early), (500_500, ClockQuality::Estimated), "as a range cut before the sync saw it");
+        assert_eq!(
+            anchors.unix_ms(1, early),
+            (500_500, ClockQuality::Estimated),
+            "as a range cut before the sync saw it"
+        );
         assert_eq!(anchors.unix_ms(2, early), (8_998_500, ClockQuality::Synced));
     }
 

@@ -90,3 +90,12 @@ fn arm(timer: &OwnedFd) -> io::Result<()> {
     timerfd_settime(timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &never)?;
     Ok(())
 }
+
+/// The wall time of something heard in this boot, by the wall clock as it is now: for recordings and people, not for rows.
+pub fn wall_of(boot: BootId, heard: Heard) -> u64 {
+    match heard.boot {
+        BootId::WALL => heard.ms,
+        of if of == boot => (wall_ms().max(0) as u64).saturating_sub(uptime_ms().saturating_sub(heard.ms)),
+        _ => heard.ms,
+    }
+}

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::de::{self, Deserializer};
 use serde::Deserialize;
+use serde::de::{self, Deserializer};
 use uuid::Uuid;
 
 use crate::clock::keeper::{Hold, Trust};
@@ -91,7 +91,7 @@ pub struct Mqtt {
     /// The name that device entries use.
     pub name: String,
     /// `mqtt://HOST:PORT` or `mqtts://HOST:PORT`.
-    pub url: String,
+    pub url: Option<String>,
     /// User name.
     pub user: Option<String>,
     /// File that holds the password.
@@ -145,7 +145,7 @@ pub struct Destination {
     /// Its name in status, ledger and logs.
     pub name: String,
     /// clickhouse or file.
-    pub kind: String,
+    pub kind: Option<String>,
     /// ClickHouse: `http://HOST:8123` or `https://HOST:8443`.
     pub url: Option<String>,
     /// ClickHouse: database.
@@ -176,9 +176,9 @@ pub struct Rotate {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map(Some)
-        .map_err(|why| de::Error::custom(format!("found \"{text}\" ({why}); write a duration such as \"250 ms\" or \"10 min\"")))
+    humantime::parse_duration(&text).map(Some).map_err(|why| {
+        de::Error::custom(format!("found \"{text}\" ({why}); write a duration such as \"250 ms\" or \"10 min\""))
+    })
 }
 
 fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hold>, D::Error> {
@@ -193,7 +193,7 @@ fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Hold>, D::E
 
 fn bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse::<bytesize::ByteSize>()
-        .map(|size| Some(size.as_u64()))
-        .map_err(|why| de::Error::custom(format!("found \"{text}\" ({why}); write a size such as \"64 MiB\" or \"2 GiB\"")))
+    text.parse::<bytesize::ByteSize>().map(|size| Some(size.as_u64())).map_err(|why| {
+        de::Error::custom(format!("found \"{text}\" ({why}); write a size such as \"64 MiB\" or \"2 GiB\""))
+    })
 }

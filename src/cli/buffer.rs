@@ -1,0 +1,203 @@
+//! `biogate buffer`: what waits, what is set aside, and whether it is sound. A running gateway is asked; otherwise the
+//! command opens the store itself.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::clock::system;
+use crate::config::Config;
+use crate::gateway;
+use crate::local::{board, client};
+use crate::reading::RunId;
+use crate::store::Store;
+
+/// Subcommands of `buffer`.
+#[derive(Debug, Subcommand)]
+pub(super) enum BufferCommand {
+    /// How much waits for whom, and how much room is left
+    Stat(OutputArgs),
+    /// Reads every record and checks it
+    Verify(OutputArgs),
+    /// Prints the oldest kept events, one JSON line each, as they would be sent now
+    Export(ListArgs),
+    /// What was set aside: refused, implausible, rejected, parked
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+}
+
+/// Subcommands of `buffer quarantine`.
+#[derive(Debug, Subcommand)]
+pub(super) enum QuarantineCommand {
+    /// One line each, oldest first
+    List(ListArgs),
+    /// One entry whole, by its number in the list
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OutputArgs {
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ListArgs {
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    limit: usize,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The number that `list` shows
+    number: usize,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::load(file)?;
+    match command {
+        BufferCommand::Stat(output) => stat(&config, output.json).await,
+        BufferCommand::Verify(output) => verify(&config, output.json).await,
+        BufferCommand::Export(list) => export(&config, list.limit).await,
+        BufferCommand::Quarantine(QuarantineCommand::List(list)) => quarantine_list(&config, &list).await,
+        BufferCommand::Quarantine(QuarantineCommand::Show(show)) => quarantine_show(&config, &show).await,
+    }
+}
+
+/// Opens the store as a command does while no gateway runs.
+fn open(config: &Config) -> anyhow::Result<Store> {
+    let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+    let boot = system::boot_id().context("reading this boot's id")?;
+    let dir = &config.store.dir;
+    anyhow::ensure!(dir.exists(), "there is no store in {}; start `biogate run` first", dir.display());
+    Store::open(&config.store, RunId::random(), boot, &names).with_context(|| format!("opening the store in {}", dir.display()))
+}
+
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+async fn stat(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    let status: Value = match client::get(&config.control_socket(), "/status").await? {
+        Some(status) => status,
+        None => {
+            let store = open(config)?;
+            let status = json!({ "ledger": store.ledger(), "store": store.stat() });
+            store.close().await?;
+            status
+        }
+    };
+    let found = json!({ "ledger": status["ledger"], "store": status["store"] });
+    if as_json {
+        println!("{found}");
+    } else {
+        for section in ["store", "ledger"] {
+            for line in flat(section, &found[section]) {
+                println!("{line}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+async fn verify(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
+    let report: Value = match client::get(&config.control_socket(), "/verify").await? {
+        Some(report) => report,
+        None => {
+            let store = open(config)?;
+            let report = serde_json::to_value(store.verify().await?)?;
+            store.close().await?;
+            report
+        }
+    };
+    if as_json {
+        println!("{report}");
+    } else {
+        flat("verify", &report).iter().for_each(|line| println!("{line}"));
+    }
+    let damaged = report["damaged"].as_u64().unwrap_or(0);
+    Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+async fn export(config: &Config, limit: usize) -> anyhow::Result<ExitCode> {
+    let rows: Vec<Value> = match client::get(&config.control_socket(), &format!("/export?limit={limit}")).await? {
+        Some(rows) => rows,
+        None => {
+            let store = open(config)?;
+            let timeline = gateway::stored_timeline(&store);
+            let rows = board::export(&store, &timeline, limit).await?;
+            store.close().await?;
+            rows
+        }
+    };
+    rows.iter().for_each(|row| println!("{row}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What was set aside, as JSON, raw bytes as hex.
+async fn quarantine(config: &Config, limit: usize) -> anyhow::Result<Vec<Value>> {
+    if let Some(entries) = client::get(&config.control_socket(), &format!("/quarantine?limit={limit}")).await? {
+        return Ok(entries);
+    }
+    let store = open(config)?;
+    let entries = board::quarantine(&store, limit).await?;
+    store.close().await?;
+    Ok(entries)
+}
+
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+async fn quarantine_list(config: &Config, list: &ListArgs) -> anyhow::Result<ExitCode> {
+    for (number, entry) in quarantine(config, list.limit).await?.iter().enumerate() {
+        match list.json {
+            true => println!("{entry}"),
+            false => println!(
+                "{number}  {}  {}  {}  {}",
+                text(&entry["kind"]),
+                text(&entry["device"]),
+                text(&entry["profile"]),
+                text(&entry["reason"])
+            ),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+async fn quarantine_show(config: &Config, show: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let entries = quarantine(config, show.number + 1).await?;
+    let entry = entries.get(show.number).with_context(|| {
+        format!("number {} is not in the list; it has {} entries (see `biogate buffer quarantine list`)", show.number, entries.len())
+    })?;
+    match show.json {
+        true => println!("{entry}"),
+        false => flat("", entry).iter().for_each(|line| println!("{line}")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A JSON document as lines of `path value`, for people and grep.
+fn flat(path: &str, value: &Value) -> Vec<String> {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match value {
+        Value::Object(entries) => entries.iter().flat_map(|(key, value)| flat(&below(key), value)).collect(),
+        Value::Array(entries) => {
+            entries.iter().enumerate().flat_map(|(index, value)| flat(&below(&index.to_string()), value)).collect()
+        }
+        leaf => vec![format!("{path} {}", text(leaf))],
+    }
+}

@@ -1,0 +1,158 @@
+//! `biogate check`: is the configuration right, and would the gateway find what it names?
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::run::plan;
+use crate::clock::keeper::Trust;
+use crate::clock::system;
+use crate::config::{Broker, Config, Kind, Link};
+use crate::gateway::{self, Plan};
+use crate::source::mqtt::options::Address;
+use crate::source::serial::port_name::PortName;
+
+/// How long a peer may take.
+const PEER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// Only the files: asks no port, broker or warehouse
+    #[arg(long)]
+    offline: bool,
+    /// Prints JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: String,
+    verdict: Verdict,
+    /// What was found, and where it is not right what to do.
+    said: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl Finding {
+    fn of(what: impl Into<String>, verdict: Verdict, said: impl Into<String>) -> Self {
+        Finding { what: what.into(), verdict, said: said.into() }
+    }
+
+    fn from(what: impl Into<String>, result: Result<String, String>) -> Self {
+        match result {
+            Ok(said) => Finding::of(what, Verdict::Ok, said),
+            Err(said) => Finding::of(what, Verdict::Fail, said),
+        }
+    }
+}
+
+/// Looks at everything and prints a line each. Fails when one thing would not work.
+#[allow(clippy::print_stdout, reason = "this command reports to a person")]
+pub(super) async fn run(arguments: CheckArgs, file: &Path, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let plan = plan(file, folder)?;
+    gateway::catalog(&plan.config, &plan.profiles)?;
+    let findings = findings(&plan, arguments.offline).await;
+    let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
+    if arguments.json {
+        println!("{}", serde_json::to_string(&findings)?);
+    } else {
+        for Finding { what, verdict, said } in &findings {
+            println!("{:<4}  {what}: {said}", format!("{verdict:?}").to_lowercase());
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
+    let config = &plan.config;
+    let said = format!("{} devices, {} brokers, {} destinations", config.devices.len(), config.brokers.len(), config.destinations.len());
+    let mut findings = vec![Finding::of(format!("configuration {}", config.file.display()), Verdict::Ok, said), clock(config), disk(config)];
+    if offline {
+        return findings;
+    }
+    for device in &config.devices {
+        if let Link::Serial { port, .. } = &device.link {
+            findings.push(Finding::from(format!("device {}", device.name), port_there(port)));
+        }
+    }
+    for broker in &config.brokers {
+        findings.push(Finding::from(format!("broker {}", broker.name), broker_answers(broker).await));
+    }
+    for destination in &config.destinations {
+        let what = format!("destination {}", destination.name);
+        findings.extend(match &destination.kind {
+            Kind::File { dir, .. } => vec![Finding::from(what, folder_writable(dir))],
+            Kind::ClickHouse { .. } => warehouse(&what, &destination.kind).await,
+        });
+    }
+    findings
+}
+
+fn clock(config: &Config) -> Finding {
+    match (system::sample().synchronised, config.clock.trust) {
+        (true, _) => Finding::of("clock", Verdict::Ok, "synchronised"),
+        (false, Trust::Kernel) => Finding::of(
+            "clock",
+            Verdict::Warn,
+            "not synchronised: events wait for it up to clock.max_hold, then their times are estimates; start a time service (systemd-timesyncd, chrony)",
+        ),
+        (false, Trust::Rtc) => Finding::of("clock", Verdict::Ok, "not synchronised; the battery clock counts as an estimate"),
+        (false, Trust::Always) => Finding::of("clock", Verdict::Warn, "not synchronised, and taken as it is: clock.trust = \"always\""),
+    }
+}
+
+fn disk(config: &Config) -> Finding {
+    let dir = &config.gateway.data_dir;
+    let found = folder_writable(dir).and_then(|_| {
+        let room = rustix::fs::statvfs(dir).map_err(|why| format!("{}: {why}", dir.display()))?;
+        let free = room.f_bavail * room.f_frsize;
+        let needed = config.store.min_free;
+        let shown = |bytes: u64| bytesize::ByteSize(bytes).to_string();
+        match free > needed {
+            true => Ok(format!("{} has {} free", dir.display(), shown(free))),
+            false => Err(format!("{} has {} free, and store.min_free leaves {}; make room", dir.display(), shown(free), shown(needed))),
+        }
+    });
+    Finding::from("disk", found)
+}
+
+fn folder_writable(dir: &Path) -> Result<String, String> {
+    std::fs::create_dir_all(dir).map_err(|why| format!("{} cannot be made: {why}", dir.display()))?;
+    let probe = dir.join(".biogate-check");
+    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|why| format!("{} cannot be written: {why}", dir.display()))?;
+    Ok(format!("{} can be written", dir.display()))
+}
+
+fn port_there(port: &str) -> Result<String, String> {
+    let name: PortName = port.parse().map_err(|why| format!("{why}"))?;
+    let path = name.resolve(Path::new("/sys"), Path::new("/dev")).map_err(|why| why.to_string())?;
+    match std::fs::File::options().read(true).write(true).open(&path) {
+        Ok(_) => Ok(format!("{port} is there")),
+        Err(why) => Err(format!("{} cannot be opened: {why}; plug it in, or let this user's group use it (dialout)", path.display())),
+    }
+}
+
+async fn broker_answers(broker: &Broker) -> Result<String, String> {
+    let address = Address::parse(&broker.url).map_err(|why| why.to_string())?;
+    let connected = timeout(PEER_DEADLINE, TcpStream::connect((address.host.as_str(), address.port))).await;
+    match connected {
+        Ok(Ok(_)) => Ok(format!("{} takes connections", broker.url)),
+        Ok(Err(why)) => Err(format!("{} cannot be reached: {why}", broker.url)),
+        Err(_elapsed) => Err(format!("{} does not answer", broker.url)),
+    }
+}

@@ -1,0 +1,271 @@
+//! Wiring: open the store, load profiles, start the forwarders and then the sources; stop in the reverse order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::clock::system;
+use crate::config::Config;
+use crate::interpret::{Catalog, EntryBinding, Limits, ProfileSet};
+use crate::intake::{Intake, Parts, Taps};
+use crate::local::board::Board;
+use crate::local::control::Control;
+use crate::reading::{BootId, RunId};
+use crate::resolve::Timeline;
+use crate::source::context::{Context, Stop};
+use crate::source::delivery;
+use crate::source::health::Health;
+use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
+use crate::store::{self, Ledger, Store};
+
+mod basis;
+mod destinations;
+mod sources;
+mod timekeeping;
+
+use timekeeping::Timekeeping;
+
+/// What is left of the ten seconds of a stop, for each of its steps.
+const STEP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// What to run: the files as they are now.
+#[derive(Debug)]
+pub struct Plan {
+    /// The checked configuration.
+    pub config: Config,
+    /// All profiles.
+    pub profiles: ProfileSet,
+}
+
+/// A new plan for a running gateway.
+#[derive(Debug)]
+pub struct Reload(pub Plan);
+
+/// A gateway that has started.
+pub struct Gateway {
+    config: Config,
+    store: Store,
+    /// What it knows of itself.
+    pub board: Arc<Board>,
+    catalog: Arc<RwLock<Arc<Catalog>>>,
+    inlet: Option<delivery::Inlet>,
+    sources: sources::Running,
+    drain_intake: watch::Sender<bool>,
+    stop_forwarding: watch::Sender<bool>,
+    intake: JoinHandle<Result<(), store::Error>>,
+    forwarders: JoinSet<()>,
+    timekeeping: Timekeeping,
+    control: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts everything that the plan names.
+    pub async fn start(plan: Plan) -> anyhow::Result<Gateway> {
+        let boot = system::boot_id().context("reading this boot's id")?;
+        let mut gateway = Self::without_sources(plan, boot).await?;
+        gateway.control = match Control::bind(&gateway.config.control_socket()) {
+            Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
+            Err(why) => {
+                warn!("no control socket, so the commands cannot ask this gateway: {}: {why}", gateway.config.control_socket().display());
+                None
+            }
+        };
+        gateway.follow_sources().await?;
+        info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
+        Ok(gateway)
+    }
+
+    /// Takes a recording through the whole path and returns when every destination has everything, or at a stop.
+    pub async fn replay(
+        plan: Plan,
+        file: PathBuf,
+        speed: Speed,
+        mut stopping: watch::Receiver<bool>,
+    ) -> anyhow::Result<(Replayed, Ledger)> {
+        let mut gateway = Self::without_sources(plan, BootId::WALL).await?;
+        let entries = gateway.config.devices.iter().map(|device| (device.name.clone(), device.name.clone())).collect();
+        let context = gateway.context()?;
+        let replayed = tokio::select! {
+            replayed = replay::run(ReplaySettings { file, speed, entries }, context) => replayed,
+            _ = stopping.wait_for(|stop| *stop) => Err(replay::ReplayError::Stopped),
+            failed = &mut gateway.intake => return Err(intake_failure(failed)),
+        };
+        gateway.inlet = None;
+        let drained = tokio::select! {
+            ended = &mut gateway.intake => ended.context("the intake").and_then(|ended| Ok(ended?)),
+            _ = stopping.wait_for(|stop| *stop) => Ok(()),
+        };
+        if drained.is_ok() {
+            tokio::select! {
+                () = everything_delivered(&gateway.store) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+        }
+        let ledger = gateway.stop(false).await?;
+        drained?;
+        Ok((replayed?, ledger))
+    }
+
+    async fn without_sources(plan: Plan, boot: BootId) -> anyhow::Result<Gateway> {
+        let Plan { config, profiles } = plan;
+        let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
+        let run = RunId::random();
+        let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+        let store = Store::open(&config.store, run, boot, &names)
+            .with_context(|| format!("opening the store in {}", config.store.dir.display()))?;
+        let timekeeping = Timekeeping::start(&config, &store, boot).await?;
+        let (stop_forwarding, forwarding) = watch::channel(false);
+        let destinations = Arc::new(crate::forward::health::Health::default());
+        let forwarders = sources::forwarders(&config, &store, &timekeeping, &destinations, &forwarding)?;
+        let (inlet, deliveries) = delivery::channel();
+        let (drain_intake, draining) = watch::channel(false);
+        let taps = Taps::default();
+        let parts = Parts {
+            store: store.clone(),
+            run,
+            catalog: catalog.clone(),
+            taps: taps.clone(),
+            commit_interval: config.commit_interval,
+        };
+        let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
+        let board = Arc::new(Board {
+            boot,
+            store: store.clone(),
+            taps,
+            sources: Arc::new(Health::default()),
+            destinations,
+            timeline: timekeeping.timeline(),
+            held: timekeeping.held(),
+            started_ms: system::uptime_ms(),
+        });
+        Ok(Gateway {
+            config,
+            store,
+            board,
+            catalog,
+            inlet: Some(inlet),
+            sources: sources::Running::default(),
+            drain_intake,
+            stop_forwarding,
+            intake,
+            forwarders,
+            timekeeping,
+            control: None,
+        })
+    }
+
+    /// Runs until told to stop or until the store fails; returns the ledger after everything in hand is safe.
+    pub async fn run(mut self, mut stopping: watch::Receiver<bool>, mut reloads: mpsc::Receiver<Reload>) -> anyhow::Result<Ledger> {
+        loop {
+            tokio::select! {
+                _ = stopping.wait_for(|stop| *stop) => break,
+                Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
+                failed = &mut self.intake => return Err(intake_failure(failed)),
+                failed = self.timekeeping.failed() => return Err(failed),
+            }
+        }
+        self.stop(true).await
+    }
+
+    /// Profiles and device entries anew. What cannot change while running is said and left.
+    async fn reload(&mut self, plan: Plan) {
+        let Plan { config, profiles } = plan;
+        let reloaded = async {
+            let catalog = Arc::new(catalog(&config, &profiles)?);
+            self.timekeeping.follow(&config, &self.store).await?;
+            *self.catalog.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = catalog.clone();
+            let context = self.context()?;
+            self.sources.follow(&config, &catalog, &context, self.timekeeping.gateway_id()).await
+        };
+        match reloaded.await {
+            Ok(()) => {
+                if config.destinations != self.config.destinations || config.clock != self.config.clock {
+                    warn!("changes of destinations, store and clock take effect at the next start");
+                }
+                info!(devices = config.devices.len(), "profiles and device entries read again");
+                self.config = config;
+            }
+            Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
+        }
+    }
+
+    /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
+    async fn stop(mut self, drain: bool) -> anyhow::Result<Ledger> {
+        // A receiver that is gone has stopped already.
+        self.sources.stop();
+        self.inlet = None;
+        if drain {
+            self.drain_intake.send_replace(true);
+            match timeout(STEP_DEADLINE, &mut self.intake).await {
+                Ok(ended) => ended.context("the intake")??,
+                Err(_elapsed) => error!("the intake did not drain in time; what has no receipt comes again"),
+            }
+        }
+        self.sources.stopped(STEP_DEADLINE / 2).await;
+        self.stop_forwarding.send_replace(true);
+        if timeout(STEP_DEADLINE, async { while self.forwarders.join_next().await.is_some() {} }).await.is_err() {
+            info!("a batch is still under way; it stays stored and is sent again");
+            self.forwarders.abort_all();
+        }
+        if let Some(control) = self.control.take() {
+            control.abort();
+        }
+        let ledger = self.store.ledger();
+        drop(self.timekeeping);
+        self.store.close().await.context("closing the store")?;
+        Ok(ledger)
+    }
+
+    fn context(&self) -> anyhow::Result<Context> {
+        let boot = self.board.boot;
+        Ok(Context {
+            inlet: self.inlet.clone().context("the gateway is stopping")?,
+            health: self.board.sources.clone(),
+            uptime: Arc::new(move || system::heard_now(boot)),
+            stop: Stop::new(self.drain_intake.subscribe()),
+        })
+    }
+
+    async fn follow_sources(&mut self) -> anyhow::Result<()> {
+        let catalog = self.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        let context = self.context()?;
+        self.sources.follow(&self.config, &catalog, &context, self.timekeeping.gateway_id()).await
+    }
+}
+
+/// The timeline as the store has it, for commands that render rows while no gateway runs.
+pub fn stored_timeline(store: &Store) -> Timeline {
+    timekeeping::stored(store)
+}
+
+/// Every entry with its profile, checked.
+pub fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+    let entries = config.devices.iter().map(|device| EntryBinding {
+        entry: device.name.clone(),
+        profile: device.profile.clone(),
+        component: device.component.clone(),
+    });
+    Ok(Catalog::new(profiles, entries.collect(), Limits(config.limits.clone()))?)
+}
+
+fn intake_failure(ended: Result<Result<(), store::Error>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("the intake ended although nobody stopped it"),
+        Ok(Err(why)) => anyhow::Error::new(why).context("the store failed; the service manager starts the gateway again"),
+        Err(why) => anyhow::Error::new(why).context("the intake failed"),
+    }
+}
+
+/// Waits until no destination has anything left.
+async fn everything_delivered(store: &Store) {
+    while store.ledger().destinations.iter().any(|(_, tally)| tally.waiting > 0) {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

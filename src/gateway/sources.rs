@@ -1,0 +1,149 @@
+//! The sources that run, one per serial device and broker, and how they follow a configuration that is read again.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::config::{Broker, Config, Device, Link};
+use crate::interpret::Catalog;
+use crate::source::context::{Context, Stop};
+use crate::source::mqtt::{self, MqttBroker, MqttDevice};
+use crate::source::serial::{self, SerialSettings};
+
+/// What one source was started with; a difference restarts it.
+#[derive(Debug, Clone, PartialEq)]
+enum Made {
+    Serial(SerialSettings),
+    Mqtt(MqttBroker),
+}
+
+/// A running source.
+struct Source {
+    made: Made,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// All running sources, by `serial NAME` and `mqtt NAME`.
+#[derive(Default)]
+pub(super) struct Running {
+    sources: HashMap<String, Source>,
+}
+
+impl Running {
+    /// Starts what is new, restarts what is different, stops what is gone; the rest is not touched. Nothing changes when
+    /// an entry is wrong.
+    pub(super) async fn follow(&mut self, config: &Config, catalog: &Catalog, context: &Context, gateway_id: &str) -> anyhow::Result<()> {
+        let wanted = wanted(config, catalog, gateway_id)?;
+        let outdated: Vec<String> = self
+            .sources
+            .iter()
+            .filter(|(name, source)| wanted.get(*name) != Some(&source.made))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let old: Vec<Source> = outdated.iter().filter_map(|name| self.sources.remove(name)).collect();
+        old.iter().for_each(|source| {
+            source.stop.send_replace(true);
+        });
+        // A port must be free and a session's connection gone before the successor takes them.
+        for source in old {
+            ended(source.task, mqtt::LINGER + Duration::from_secs(2)).await;
+        }
+        for (name, made) in wanted {
+            self.sources.entry(name).or_insert_with(|| start(made, context));
+        }
+        Ok(())
+    }
+
+    /// Tells every source to stop.
+    pub(super) fn stop(&self) {
+        for source in self.sources.values() {
+            source.stop.send_replace(true);
+        }
+    }
+
+    /// Waits until all have stopped, at most so long.
+    pub(super) async fn stopped(self, deadline: Duration) {
+        let end = tokio::time::Instant::now() + deadline;
+        for source in self.sources.into_values() {
+            ended(source.task, end.saturating_duration_since(tokio::time::Instant::now())).await;
+        }
+    }
+}
+
+async fn ended(mut task: JoinHandle<()>, deadline: Duration) {
+    match timeout(deadline, &mut task).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => warn!("a source ended badly: {why}"),
+        Err(_elapsed) => {
+            warn!("a source did not stop in time; what it did not acknowledge comes again");
+            task.abort();
+        }
+    }
+}
+
+fn start(made: Made, context: &Context) -> Source {
+    let (stop, stopping) = watch::channel(false);
+    let context = Context { stop: Stop::new(stopping), ..context.clone() };
+    let task = match made.clone() {
+        Made::Serial(settings) => tokio::spawn(serial::run(settings, context)),
+        Made::Mqtt(broker) => tokio::spawn(mqtt::run(broker, context)),
+    };
+    Source { made, stop, task }
+}
+
+fn wanted(config: &Config, catalog: &Catalog, gateway_id: &str) -> anyhow::Result<HashMap<String, Made>> {
+    let mut wanted = HashMap::new();
+    for device in &config.devices {
+        if let Link::Serial { port, silence } = &device.link {
+            let settings = serial_settings(device, port, *silence, catalog)?;
+            wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
+        }
+    }
+    for broker in &config.brokers {
+        let settings = broker_settings(broker, &config.devices, gateway_id)?;
+        if !settings.devices.is_empty() {
+            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(settings));
+        }
+    }
+    Ok(wanted)
+}
+
+fn serial_settings(device: &Device, port: &str, silence: Option<Duration>, catalog: &Catalog) -> anyhow::Result<SerialSettings> {
+    let profile = catalog.profile(&device.name).with_context(|| format!("device \"{}\" has no profile", device.name))?;
+    let frame = profile.frame().with_context(|| {
+        format!("device \"{}\": found profile \"{}\", which is not for serial lines; write one that has a frame", device.name, device.profile)
+    })?;
+    Ok(SerialSettings {
+        device: device.name.clone(),
+        entry: device.name.clone(),
+        port: port.parse().with_context(|| format!("device \"{}\"", device.name))?,
+        link: profile.link().clone(),
+        frame: frame.clone(),
+        silence: silence.unwrap_or(serial::SILENCE),
+    })
+}
+
+fn broker_settings(broker: &Broker, devices: &[Device], gateway_id: &str) -> anyhow::Result<MqttBroker> {
+    let mut heard = Vec::new();
+    for device in devices {
+        if let Link::Mqtt { template, broker: at } = &device.link
+            && *at == broker.name
+        {
+            let topic = template.parse().with_context(|| format!("device \"{}\"", device.name))?;
+            heard.push(MqttDevice { entry: device.name.clone(), topic });
+        }
+    }
+    Ok(MqttBroker {
+        user: broker.user.clone(),
+        password_file: broker.password_file.clone(),
+        ca_file: broker.ca_file.clone(),
+        max_devices: broker.max_devices,
+        ..MqttBroker::new(&broker.name, &broker.url, gateway_id, heard)
+    })
+}

@@ -1,0 +1,186 @@
+//! Follows the clock and the configuration, and keeps the timeline that rows are rendered with: every change is
+//! durable before a row can depend on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::basis;
+use crate::clock::Anchors;
+use crate::clock::keeper::{Held, Keeper};
+use crate::clock::system::{self, StepWatch};
+use crate::config::Config;
+use crate::reading::BootId;
+use crate::resolve::Timeline;
+use crate::store::{Commit, StateChange, Store};
+
+/// State key of the anchors.
+const ANCHORS: &str = "clock/anchors";
+
+/// How often the clocks are compared when nobody steps them.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Nothing is older than this program: 2026-11-01, in Unix milliseconds. The first floor of every estimate.
+const BUILD_FLOOR_MS: i64 = 1_793_491_200_000;
+
+/// The clock's task and what it tells.
+pub(super) struct Timekeeping {
+    boot: BootId,
+    gateway_id: Arc<str>,
+    timeline: Arc<watch::Sender<Arc<Timeline>>>,
+    held: watch::Receiver<Held>,
+    /// One change at a time: an anchor and a reload must not overtake each other between store and timeline.
+    changing: Arc<Mutex<()>>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Drop for Timekeeping {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Timekeeping {
+    /// Takes up the stored anchors and bases, adds what is new, and follows the clock from then on.
+    pub(super) async fn start(config: &Config, store: &Store, boot: BootId) -> anyhow::Result<Self> {
+        let timeline = stored(store);
+        let mut keeper = Keeper::new(config.clock, boot, system::uptime_ms(), &timeline.anchors);
+        let (gateway_id, changes) = basis::gateway_id(config, store);
+        store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing the hub's name")?;
+        let (timeline, _) = watch::channel(Arc::new(timeline));
+        let timeline = Arc::new(timeline);
+        look(&mut keeper, store, &timeline, boot).await?;
+        let (holding, held) = watch::channel(held_for(&keeper, boot));
+        let changing = Arc::new(Mutex::new(()));
+        let task = tokio::spawn(follow_clock(keeper, store.clone(), timeline.clone(), boot, holding, changing.clone()));
+        let timekeeping = Timekeeping { boot, gateway_id, timeline, held, changing, task };
+        timekeeping.follow(config, store).await?;
+        Ok(timekeeping)
+    }
+
+    /// The hub's name.
+    pub(super) fn gateway_id(&self) -> &str {
+        &self.gateway_id
+    }
+
+    /// What rows are rendered with.
+    pub(super) fn timeline(&self) -> watch::Receiver<Arc<Timeline>> {
+        self.timeline.subscribe()
+    }
+
+    /// Whether rows wait for the clock.
+    pub(super) fn held(&self) -> watch::Receiver<Held> {
+        self.held.clone()
+    }
+
+    /// Makes a new version of the basis if the configuration says something new, and forgets those that no range names.
+    pub(super) async fn follow(&self, config: &Config, store: &Store) -> anyhow::Result<()> {
+        let _one_at_a_time = self.changing.lock().await;
+        let before = self.timeline.borrow().clone();
+        let newest = before.bases.iter().next_back();
+        let next = basis::of(config, self.gateway_id.clone(), newest.map(|(_, basis)| basis), system::heard_now(self.boot));
+        let mut after = Timeline::clone(&before);
+        let mut changes = Vec::new();
+        if newest.map(|(_, basis)| basis) != Some(&next) {
+            let number = newest.map_or(1, |(number, _)| number + 1);
+            changes.push(basis::change(number, Some(&next))?);
+            after.bases.insert(number, next);
+        }
+        let in_hand: Vec<u64> = config.destinations.iter().filter_map(|to| Some(store.in_hand(&to.name)?.basis)).collect();
+        let newest = after.bases.keys().next_back().copied();
+        let unneeded: Vec<u64> =
+            before.bases.keys().copied().filter(|number| Some(*number) != newest && !in_hand.contains(number)).collect();
+        for number in unneeded {
+            // The newest but one may be named by a range that is being cut at this moment; it goes with the next change.
+            if Some(number + 1) != newest {
+                changes.push(basis::change(number, None)?);
+                after.bases.remove(&number);
+            }
+        }
+        if !changes.is_empty() {
+            store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing who wears what")?;
+            self.timeline.send_replace(Arc::new(after));
+        }
+        Ok(())
+    }
+
+    /// Returns only when the task has ended, with the reason.
+    pub(super) async fn failed(&mut self) -> anyhow::Error {
+        match (&mut self.task).await {
+            Ok(Ok(())) => anyhow::anyhow!("the clock's task ended although nobody stopped it"),
+            Ok(Err(why)) => why,
+            Err(why) => anyhow::Error::new(why).context("the clock's task failed"),
+        }
+    }
+}
+
+/// The timeline as the store has it.
+pub(super) fn stored(store: &Store) -> Timeline {
+    let stored = store.state(ANCHORS).into_iter().find(|(key, _)| key == ANCHORS);
+    let anchors = stored.and_then(|(_, bytes)| serde_cbor::from_slice(&bytes).ok());
+    Timeline {
+        anchors: anchors.unwrap_or_else(|| Anchors::new(BUILD_FLOOR_MS)),
+        bases: basis::known(store).into_iter().collect(),
+    }
+}
+
+fn held_for(keeper: &Keeper, boot: BootId) -> Held {
+    if boot == BootId::WALL { Held::No } else { keeper.held(system::uptime_ms()) }
+}
+
+async fn follow_clock(
+    mut keeper: Keeper,
+    store: Store,
+    timeline: Arc<watch::Sender<Arc<Timeline>>>,
+    boot: BootId,
+    holding: watch::Sender<Held>,
+    changing: Arc<Mutex<()>>,
+) -> anyhow::Result<()> {
+    let mut steps = StepWatch::new().context("watching for steps of the clock")?;
+    let mut told = None;
+    loop {
+        {
+            let _one_at_a_time = changing.lock().await;
+            look(&mut keeper, &store, &timeline, boot).await?;
+        }
+        let held = held_for(&keeper, boot);
+        holding.send_if_modified(|before| std::mem::replace(before, held) != held);
+        if told != Some(held == Held::No) {
+            told = Some(held == Held::No);
+            if let Held::WaitingForTheClock(left_ms) = held {
+                let at_most = left_ms.map_or("as long as it takes".to_owned(), |ms| format!("at most {} s", ms / 1_000));
+                warn!("waiting for the clock, {at_most}: it is not synchronised");
+            }
+        }
+        let wait = match held {
+            Held::WaitingForTheClock(_) => Duration::from_secs(1),
+            Held::No => LOOK_EVERY,
+        };
+        tokio::select! {
+            stepped = steps.stepped() => stepped.context("watching for steps of the clock")?,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Appends an anchor if the clocks tell something new: stored first, then used.
+async fn look(keeper: &mut Keeper, store: &Store, timeline: &watch::Sender<Arc<Timeline>>, boot: BootId) -> anyhow::Result<()> {
+    if boot == BootId::WALL {
+        return Ok(());
+    }
+    let Some(anchor) = keeper.observe(system::sample()) else { return Ok(()) };
+    let mut after = Timeline::clone(&timeline.borrow());
+    let needed = store.boots_needed();
+    after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of));
+    after.anchors.append(anchor);
+    let value = serde_cbor::to_vec(&after.anchors)?;
+    let change = StateChange { key: ANCHORS.to_owned(), value: Some(value) };
+    store.commit(Commit { state: vec![change], ..Commit::default() }).await.context("storing the clock's anchor")?;
+    info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
+    timeline.send_replace(Arc::new(after));
+    Ok(())
+}

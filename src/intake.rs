@@ -1,0 +1,322 @@
+//! The way in: delivery -> interpret -> store -> receipt.
+//!
+//! One task reads the deliveries of every source, turns them into observations, and collects these into a commit. A
+//! commit ends after its interval, when it is large, or when a source waits for half of its receipts. While one commit
+//! becomes durable the next one collects; a third never begins, so a slow disk is felt by the sources and nothing else.
+//!
+//! The ledger's intake counts are made here and travel in the commit that carries what they count.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use crate::interpret::{Catalog, DeviceMemory, Fault, FaultKind, Interpretation};
+use crate::observation::{Observation, Value};
+use crate::reading::{Reading, RunId};
+use crate::source::delivery::{Delivery, Receipt};
+use crate::store::{self, AsideEntry, AsideKind, Commit, IntakeTally, StateChange, Store};
+
+mod bursts;
+mod repeats;
+
+use bursts::Bursts;
+use repeats::Repeats;
+
+/// A commit of so many observations ends at once.
+const MAX_OBSERVATIONS: usize = 4_096;
+
+/// A commit whose observations carry so many bytes of metadata, or whose set-aside readings do, ends at once. Metadata
+/// compresses about five-fold, so this stays below the 96 KiB of one chunk.
+const MAX_COLLECTED_BYTES: usize = 384 << 10;
+
+/// A reading whose observations carry more metadata than this is refused whole: it could not share a record.
+const MAX_READING_BYTES: usize = 48 << 10;
+
+/// State keys of device memories begin so; the rest is the `device_id`.
+const DEVICE_STATE: &str = "device/";
+
+/// How many taps may lag behind before they lose the oldest.
+const TAP_CAPACITY: usize = 1_024;
+
+/// What passes the intake, for `record`, the live line of `demo` and the like. Nobody listening costs nothing.
+#[derive(Debug, Clone)]
+pub struct Taps {
+    /// Every reading, before it is interpreted.
+    pub readings: broadcast::Sender<Reading>,
+    /// Every observation that will be stored.
+    pub observations: broadcast::Sender<Observation>,
+}
+
+impl Default for Taps {
+    fn default() -> Self {
+        Taps { readings: broadcast::Sender::new(TAP_CAPACITY), observations: broadcast::Sender::new(TAP_CAPACITY) }
+    }
+}
+
+/// What the intake is made with.
+pub struct Parts {
+    /// The queue that observations go to.
+    pub store: Store,
+    /// This process start.
+    pub run: RunId,
+    /// Profiles and entries; replaced whole when the configuration is read again.
+    pub catalog: Arc<RwLock<Arc<Catalog>>>,
+    /// Where passing values can be seen.
+    pub taps: Taps,
+    /// How long a commit collects.
+    pub commit_interval: Duration,
+}
+
+type Committing = Pin<Box<dyn Future<Output = Result<(), store::Error>> + Send>>;
+
+/// The task's state.
+pub struct Intake {
+    parts: Parts,
+    next_reading: u64,
+    memories: HashMap<Arc<str>, DeviceMemory>,
+    repeats: Repeats,
+    bursts: Bursts,
+    collecting: Collecting,
+    /// Receipts of the commit that is becoming durable.
+    committing: Option<(Committing, Vec<Receipt>)>,
+}
+
+/// The commit that is being collected.
+#[derive(Default)]
+struct Collecting {
+    commit: Commit,
+    bytes: usize,
+    changed: HashSet<Arc<str>>,
+    receipts: Vec<Receipt>,
+    /// Receipts by source, with the source's window.
+    awaited: HashMap<Arc<str>, (usize, usize)>,
+    since: Option<Instant>,
+}
+
+impl Intake {
+    /// Takes up what the store remembers of devices and of unacknowledged messages.
+    pub fn new(parts: Parts) -> Self {
+        let memories = parts
+            .store
+            .state(DEVICE_STATE)
+            .into_iter()
+            .map(|(key, bytes)| (Arc::from(&key[DEVICE_STATE.len()..]), DeviceMemory::from_state(&bytes)));
+        Intake {
+            next_reading: 0,
+            memories: memories.collect(),
+            repeats: Repeats::from_state(&parts.store),
+            bursts: Bursts::default(),
+            collecting: Collecting::default(),
+            committing: None,
+            parts,
+        }
+    }
+
+    /// Runs until every source has gone and all that they brought is durable, or the store fails.
+    ///
+    /// `drain` becomes true when the gateway stops: what is in the channel is still taken and committed.
+    pub async fn run(
+        mut self,
+        mut deliveries: mpsc::Receiver<Delivery>,
+        mut drain: watch::Receiver<bool>,
+    ) -> Result<(), store::Error> {
+        let mut open = true;
+        while open || self.committing.is_some() || self.collecting.since.is_some() {
+            let full = self.collecting.is_full();
+            let draining = !open || *drain.borrow();
+            if self.committing.is_none()
+                && (full
+                    || self.collecting.is_due()
+                    || (draining && self.collecting.since.is_some() && deliveries.is_empty()))
+            {
+                self.begin_commit();
+            }
+            let due = self.collecting.since.map(|since| since + self.parts.commit_interval);
+            tokio::select! {
+                biased;
+                done = async { match &mut self.committing { Some((future, _)) => future.await, None => std::future::pending().await } } => {
+                    done?;
+                    if let Some((_, receipts)) = self.committing.take() {
+                        receipts.into_iter().for_each(Receipt::give);
+                    }
+                }
+                delivery = deliveries.recv(), if open && !full => match delivery {
+                    Some(delivery) => self.take(delivery),
+                    None => open = false,
+                },
+                () = async { match due { Some(due) => sleep_until(due).await, None => std::future::pending().await } }, if self.committing.is_none() => {
+                    self.begin_commit();
+                }
+                changed = drain.changed(), if !draining => {
+                    if changed.is_err() { open = false; }
+                    deliveries.close();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_commit(&mut self) {
+        let mut collected = std::mem::take(&mut self.collecting);
+        for device in collected.changed {
+            if let Some(memory) = self.memories.get(&device) {
+                let key = format!("{DEVICE_STATE}{device}");
+                collected.commit.state.push(StateChange { key, value: Some(memory.to_state()) });
+            }
+        }
+        let store = self.parts.store.clone();
+        let commit = collected.commit;
+        let durable: Committing = Box::pin(async move { store.commit(commit).await.map(drop) });
+        self.committing = Some((durable, collected.receipts));
+    }
+
+    fn take(&mut self, delivery: Delivery) {
+        self.collecting.since.get_or_insert_with(Instant::now);
+        let number = self.next_reading;
+        self.next_reading += 1;
+        let repeated = delivery.publish.as_ref().is_some_and(|publish| self.repeats.is_repeat(publish));
+        self.collecting.commit.intake.accepted += 1;
+        if repeated {
+            self.collecting.commit.intake.duplicate += 1;
+        } else {
+            self.interpret(&delivery.reading, number);
+            if let Some(publish) = &delivery.publish {
+                self.collecting.commit.state.push(self.repeats.remember(publish));
+            }
+        }
+        if let Some(receipt) = delivery.receipt {
+            self.collecting.await_receipt(receipt);
+        }
+    }
+
+    fn interpret(&mut self, reading: &Reading, number: u64) {
+        if self.parts.taps.readings.receiver_count() > 0 {
+            let _nobody_listens = self.parts.taps.readings.send(reading.clone());
+        }
+        let catalog = Arc::clone(&self.parts.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let memory = match self.memories.get_mut(&reading.device) {
+            Some(memory) => memory,
+            None => self.memories.entry(reading.device.clone()).or_default(),
+        };
+        let interpretation = catalog.interpret(reading, number, memory);
+        if interpretation.memory_changed && !self.collecting.changed.contains(&reading.device) {
+            self.collecting.changed.insert(reading.device.clone());
+        }
+        self.report(reading, &interpretation.faults);
+        self.collect(reading, number, &catalog, interpretation);
+    }
+
+    /// Puts what came of a reading into the commit and counts it: each reading in exactly one of four ways.
+    fn collect(&mut self, reading: &Reading, number: u64, catalog: &Catalog, interpretation: Interpretation) {
+        let carried: usize = interpretation.observations.iter().map(carried_bytes).sum();
+        let profile = || catalog.profile_of(&reading.entry).unwrap_or_default();
+        let aside = |kind, reason: String| aside(kind, reason, reading, number, profile(), self.parts.run);
+        let Commit { observations, aside: set_aside, intake, .. } = &mut self.collecting.commit;
+        if interpretation.duplicate {
+            intake.duplicate += 1;
+        } else if carried > MAX_READING_BYTES {
+            intake.refused += 1;
+            intake.oversized += 1;
+            let reason = format!("its observations carry {carried} bytes of metadata, more than {MAX_READING_BYTES}");
+            warn!(device = &*reading.device, "refused a reading: {reason}");
+            set_aside.push(aside(AsideKind::Refused, reason));
+        } else if let Some(refusal) = refusal(&interpretation) {
+            intake.refused += 1;
+            set_aside.push(aside(AsideKind::Refused, format!("{}: {}", refusal.field, refusal.message)));
+        } else if interpretation.observations.is_empty() && interpretation.implausible.is_empty() {
+            intake.without_event += 1;
+        } else {
+            intake.decoded += 1;
+            intake.made += (interpretation.observations.len() + interpretation.implausible.len()) as u64;
+            intake.implausible += interpretation.implausible.len() as u64;
+            intake.stored += interpretation.observations.len() as u64;
+            set_aside.extend(
+                interpretation.implausible.into_iter().map(|(_, reason)| aside(AsideKind::Implausible, reason)),
+            );
+            if self.parts.taps.observations.receiver_count() > 0 {
+                for observation in &interpretation.observations {
+                    let _nobody_listens = self.parts.taps.observations.send(observation.clone());
+                }
+            }
+            observations.extend(interpretation.observations);
+        }
+        self.collecting.bytes += carried + self.collecting.commit.aside.last().map_or(0, |entry| entry.bytes.len());
+    }
+
+    /// Says what went wrong, once per burst of the same fault of the same device.
+    fn report(&mut self, reading: &Reading, faults: &[Fault]) {
+        for fault in faults {
+            if let Some(suppressed) = self.bursts.first_of_burst(&reading.device, fault.kind) {
+                let (kind, again) = (fault.kind, suppressed);
+                warn!(device = &*reading.device, ?kind, since_last_told = again, "{}: {}", fault.field, fault.message);
+            }
+        }
+    }
+}
+
+/// The fault that refuses a reading as a whole. A stop half-way keeps what came before it.
+fn refusal(interpretation: &Interpretation) -> Option<&Fault> {
+    interpretation.faults.iter().find(|fault| matches!(fault.kind, FaultKind::Refused | FaultKind::NoKey))
+}
+
+fn aside(kind: AsideKind, reason: String, reading: &Reading, number: u64, profile: Arc<str>, run: RunId) -> AsideEntry {
+    AsideEntry {
+        kind,
+        reason,
+        device: reading.device.clone(),
+        entry: reading.entry.clone(),
+        channel: reading.channel.clone(),
+        profile,
+        run,
+        reading: number,
+        heard: reading.heard,
+        bytes: reading.bytes.to_vec(),
+        destination: None,
+    }
+}
+
+/// About how many bytes an observation's own data take before compression.
+fn carried_bytes(observation: &Observation) -> usize {
+    fn of(value: &Value) -> usize {
+        match value {
+            Value::Null | Value::Bool(_) => 1,
+            Value::Int(_) | Value::Num(_) => 9,
+            Value::Text(text) => 3 + text.len(),
+            Value::List(values) => 3 + values.iter().map(of).sum::<usize>(),
+        }
+    }
+    24 + observation.metadata.iter().map(|(_, value)| of(value)).sum::<usize>()
+}
+
+impl Collecting {
+    fn await_receipt(&mut self, receipt: Receipt) {
+        let awaited = self.awaited.entry(receipt.source.clone()).or_insert((0, receipt.window));
+        awaited.0 += 1;
+        self.receipts.push(receipt);
+    }
+
+    fn is_full(&self) -> bool {
+        self.commit.observations.len() >= MAX_OBSERVATIONS || self.bytes >= MAX_COLLECTED_BYTES
+    }
+
+    /// Whether it should end before its interval: it is full, or a source waits for half of its window.
+    fn is_due(&self) -> bool {
+        self.is_full() || self.awaited.values().any(|(waiting, window)| waiting * 2 >= *window)
+    }
+}
+
+/// The balance that every commit keeps (DESIGN 4).
+pub fn balances(tally: &IntakeTally) -> bool {
+    tally.accepted == tally.without_event + tally.refused + tally.duplicate + tally.decoded
+        && tally.made == tally.implausible + tally.stored
+}
+
+/// Says at a start what was taken up.
+pub fn announce(intake: &Intake) {
+    info!(devices = intake.memories.len(), "taken up: what is remembered of devices");
+}

@@ -1,0 +1,106 @@
+//! What the gateway knows of itself, gathered for whoever asks.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::clock::keeper::Held;
+use crate::clock::system;
+use crate::forward;
+use crate::intake::Taps;
+use crate::reading::BootId;
+use crate::resolve::{Resolved, Resolver, Timeline};
+use crate::source;
+use crate::store::{self, Store};
+
+/// Everything that a status is made of.
+pub struct Board {
+    /// This process start's boot.
+    pub boot: BootId,
+    /// The queue.
+    pub store: Store,
+    /// What passes.
+    pub taps: Taps,
+    /// State and counts of devices and brokers.
+    pub sources: Arc<source::health::Health>,
+    /// State and counts of destinations.
+    pub destinations: Vec<forward::health::Health>,
+    /// Anchors and bases, for rendering rows.
+    pub timeline: watch::Receiver<Arc<Timeline>>,
+    /// Whether rows wait for the clock.
+    pub held: watch::Receiver<Held>,
+    /// When the process started, in milliseconds of uptime.
+    pub started_ms: u64,
+}
+
+impl Board {
+    /// One JSON document: gateway, clock, ledger, store, devices, destinations.
+    pub fn status(&self) -> Value {
+        let timeline = self.timeline.borrow().clone();
+        let clock = match *self.held.borrow() {
+            Held::No => "known".to_owned(),
+            Held::WaitingForTheClock(None) => "waiting for the clock".to_owned(),
+            Held::WaitingForTheClock(Some(left_ms)) => {
+                format!("waiting for the clock, at most {}", humantime::format_duration(std::time::Duration::from_secs(left_ms / 1_000)))
+            }
+        };
+        json!({
+            "gateway": timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
+            "clock": { "state": clock, "synchronised": timeline.anchors.is_synced(self.boot) },
+            "ledger": self.store.ledger(),
+            "store": self.store.stat(),
+            "devices": self.sources.snapshot(),
+            "destinations": self.destinations.iter().map(forward::health::Health::snapshot).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The oldest kept rows, as they would be rendered now. Nothing moves by it.
+    pub async fn export(&self, limit: usize) -> Result<Vec<Value>, store::Error> {
+        let timeline = self.timeline.borrow().clone();
+        export(&self.store, &timeline, limit).await
+    }
+}
+
+/// The rows of at most `limit` of the oldest observations that the store still keeps.
+pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<Vec<Value>, store::Error> {
+    let Some((_, basis)) = timeline.bases.last_key_value() else { return Ok(Vec::new()) };
+    let resolver = Resolver::new(&timeline.anchors, timeline.anchors.version(), basis);
+    let mut rows = Vec::new();
+    for chunk in store.export(0, limit as u64).await? {
+        for observation in chunk.observations {
+            if let Resolved::Event(event) = resolver.resolve(chunk.run, observation) {
+                rows.push(serde_json::to_value(event).unwrap_or_default());
+            }
+        }
+    }
+    rows.truncate(limit);
+    Ok(rows)
+}
+
+/// What was set aside, oldest first, raw bytes as hex.
+pub async fn quarantine(store: &Store, limit: usize) -> Result<Vec<Value>, store::Error> {
+    let entries = store.aside(limit).await?;
+    let shown = |entry: &store::AsideEntry| {
+        json!({
+            "kind": entry.kind,
+            "reason": entry.reason,
+            "device": entry.device,
+            "entry": entry.entry,
+            "channel": entry.channel,
+            "profile": entry.profile,
+            "run": entry.run,
+            "reading": entry.reading,
+            "heard": entry.heard,
+            "destination": entry.destination,
+            "hex": hex(&entry.bytes),
+        })
+    };
+    Ok(entries.iter().map(shown).collect())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,168 @@
+//! The real binary: started with a configuration of its own, asked over its control socket, stopped or killed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// A folder with a configuration, and at most one running gateway.
+pub struct Hub {
+    pub dir: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Hub {
+    /// A hub whose main file holds `[gateway]` with a folder of its own, then `rest`.
+    pub fn new(rest: &str) -> Hub {
+        let dir = tempfile::tempdir().expect("a folder for the hub");
+        let hub = Hub { dir, child: None };
+        let head = format!("[gateway]\nid = \"hub-test\"\ndata_dir = {:?}\n", hub.data_dir());
+        std::fs::write(hub.config(), head + rest).expect("writing the configuration");
+        hub
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("biogate.toml")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// `biogate --config ... arguments`.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_biogate"));
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+
+    /// Runs a command to its end: exit code, standard output, standard error.
+    pub fn output(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = self.command(arguments).output().expect("running biogate");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Starts `biogate run`; its log is appended to `log` in the hub's folder.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).expect("log");
+        let mut command = self.command(&["run"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.child = Some(command.spawn().expect("starting biogate run"));
+    }
+
+    /// SIGKILL, at whatever it is doing.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killing the gateway");
+            child.wait().expect("waiting for the gateway");
+        }
+    }
+
+    /// A signal by its name.
+    pub fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("a running gateway").id();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().expect("kill");
+        assert!(sent.success());
+    }
+
+    /// SIGTERM, then the exit code; it must come within the ten seconds that are promised.
+    pub fn stop(&mut self) -> i32 {
+        self.signal("TERM");
+        let mut child = self.child.take().expect("a running gateway");
+        let stopped = wait_for(Duration::from_secs(12), || child.try_wait().expect("waiting for the gateway"));
+        match stopped {
+            Some(status) => status.code().unwrap_or(-1),
+            None => {
+                child.kill().expect("killing the gateway");
+                panic!("the gateway did not stop in time; its log:\n{}", self.log());
+            }
+        }
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// `store` and `ledger` as `buffer stat` says them.
+    pub fn stat(&self) -> Option<Value> {
+        let (code, out, _) = self.output(&["buffer", "stat", "--json"]);
+        if code != 0 {
+            return None;
+        }
+        serde_json::from_str(&out).ok()
+    }
+
+    /// Waits until nothing waits for any destination and at least `stored` observations are stored.
+    pub fn wait_until_drained(&self, stored: u64, deadline: Duration) -> Value {
+        let drained = wait_for(deadline, || {
+            let stat = self.stat()?;
+            let waiting = destinations(&stat).iter().all(|(_, tally)| tally["waiting"] == 0);
+            (waiting && stat["ledger"]["intake"]["stored"].as_u64()? >= stored).then_some(stat)
+        });
+        drained.unwrap_or_else(|| panic!("not drained in time: {:?}\nlog:\n{}", self.stat(), self.log()))
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ended_already = child.kill();
+            let _reaped = child.wait();
+        }
+        if std::thread::panicking() {
+            println!("the hub's log:\n{}", self.log());
+        }
+    }
+}
+
+/// Each destination's tally in a stat.
+pub fn destinations(stat: &Value) -> Vec<(String, Value)> {
+    let list = stat["ledger"]["destinations"].as_array().cloned().unwrap_or_default();
+    list.into_iter().map(|pair| (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].clone())).collect()
+}
+
+/// The ledger of a stat balances, intake and every destination.
+pub fn assert_balanced(stat: &Value) {
+    let count = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"));
+    let intake = &stat["ledger"]["intake"];
+    let outcomes: u64 = ["without_event", "refused", "duplicate", "decoded"].iter().map(|key| count(intake, key)).sum();
+    assert_eq!(count(intake, "accepted"), outcomes, "{intake}");
+    assert_eq!(count(intake, "made"), count(intake, "implausible") + count(intake, "stored"), "{intake}");
+    for (name, tally) in destinations(stat) {
+        let outcomes: u64 = ["delivered", "rejected", "parked", "evicted", "damaged", "waiting"]
+            .iter()
+            .map(|key| count(&tally, key))
+            .sum();
+        assert_eq!(count(intake, "stored"), outcomes, "{name}: {tally} of {intake}");
+    }
+}
+
+/// Asks until there is an answer or the deadline is over.
+pub fn wait_for<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + deadline;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Lines of all NDJSON files of a file destination, closed or not.
+pub fn lines_of(dir: &Path) -> Vec<Value> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    files.sort();
+    let text: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect()
+}
