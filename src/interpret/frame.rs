@@ -107,8 +107,7 @@ impl ChecksumSpec {
         let at = place(self.at, frame).ok_or_else(short)?;
         let carried = frame.get(at..at + self.kind.width()).ok_or_else(short)?;
         let fold = |sum: u32, byte: &u8| sum << 8 | u32::from(*byte);
-        let found =
-            if self.big_endian { carried.iter().fold(0, fold) } else { carried.iter().rev().fold(0, fold) };
+        let found = if self.big_endian { carried.iter().fold(0, fold) } else { carried.iter().rev().fold(0, fold) };
         let expected = self.kind.of(covered);
         if found == expected {
             return Ok(());

@@ -6,6 +6,9 @@
 pub mod backoff;
 pub mod context;
 pub mod delivery;
+pub mod framing;
 pub mod health;
 pub mod recorded;
 pub mod replay;
+#[cfg(feature = "serial")]
+pub mod serial;

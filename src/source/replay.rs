@@ -158,9 +158,10 @@ fn device_of<'d>(
 
 impl Device {
     fn reading(&mut self, frame: &RecordedFrame<'_>) -> Result<Reading, BadLine> {
-        let same = self.last.as_ref().filter(|(text, channel)| {
-            **text == *frame.channel && !matches!(channel, Channel::Advertisement { .. })
-        });
+        let same = self
+            .last
+            .as_ref()
+            .filter(|(text, channel)| **text == *frame.channel && !matches!(channel, Channel::Advertisement { .. }));
         let channel = match same {
             Some((_, channel)) => channel.clone(),
             None => {
