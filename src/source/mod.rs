@@ -8,6 +8,8 @@ pub mod context;
 pub mod delivery;
 pub mod framing;
 pub mod health;
+#[cfg(feature = "mqtt")]
+pub mod mqtt;
 pub mod recorded;
 pub mod replay;
 #[cfg(feature = "serial")]
