@@ -1,6 +1,9 @@
 //! From bytes to observations, by declarative profiles. Pure: no IO, no clock, no async.
 #![allow(missing_docs, unused_variables, clippy::unimplemented)]
 
+pub mod frame;
+pub mod link;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,0 +1,224 @@
+//! Is this one whole frame good? Pure checks on a [`FrameSpec`]; the source's streaming framer and the examples of
+//! serial profiles both call them.
+
+use std::borrow::Cow;
+
+use crc::{
+    CRC_8_MAXIM_DOW, CRC_8_SMBUS, CRC_16_IBM_3740, CRC_16_KERMIT, CRC_16_MODBUS, CRC_16_XMODEM, CRC_32_ISO_HDLC, Crc,
+};
+
+use super::link::{ChecksumKind, ChecksumSpec, Cut, FrameSpec, Gather, Unpack};
+
+/// Why a frame is not good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {message}")]
+pub struct FrameFault {
+    /// `sync`, `length`, `checksum` or `gather`: the word that an example's `refuse` names.
+    pub what: &'static str,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl FrameFault {
+    fn new(what: &'static str, message: String) -> FrameFault {
+        FrameFault { what, message }
+    }
+}
+
+impl FrameSpec {
+    /// Whether one whole frame satisfies length, sync pattern, header and checksum.
+    pub fn check(&self, frame: &[u8]) -> Result<(), FrameFault> {
+        if frame.len() > self.max {
+            return Err(FrameFault::new("length", format!("{} bytes, at most {}", frame.len(), self.max)));
+        }
+        match &self.cut {
+            Cut::Fixed { length, sync } => check_fixed(frame, *length, sync)?,
+            Cut::Header { header, length } => {
+                if !frame.starts_with(header) {
+                    return Err(FrameFault::new("sync", format!("the frame does not begin with {header:02x?}")));
+                }
+                let whole = self.whole_length(frame);
+                if whole != Some(frame.len()) {
+                    let said = whole.map_or_else(|| "no length".to_owned(), |n| format!("a length of {n}"));
+                    let message = format!("{} bytes, and byte {} says {said}", frame.len(), length.at);
+                    return Err(FrameFault::new("length", message));
+                }
+            }
+            Cut::Line { .. } | Cut::Delimiter { .. } | Cut::Cobs => {}
+        }
+        self.checksum.as_ref().map_or(Ok(()), |checksum| checksum.check(frame))
+    }
+
+    /// For header frames: the whole frame's length, once enough of it is there to tell. A length that cannot be
+    /// (shorter than header and length field, or over `max`) is `Some(0)`.
+    pub fn whole_length(&self, start: &[u8]) -> Option<usize> {
+        use super::link::LengthKind::{U8, U16Be, U16Le};
+        let Cut::Header { header, length } = &self.cut else { return None };
+        let width = if length.kind == U8 { 1 } else { 2 };
+        let raw = start.get(length.at..length.at.checked_add(width)?)?;
+        let value = match (length.kind, raw) {
+            (U16Le, [low, high]) => i64::from(u16::from_le_bytes([*low, *high])),
+            (U16Be, [high, low]) => i64::from(u16::from_be_bytes([*high, *low])),
+            (_, [byte, ..]) => i64::from(*byte),
+            (_, []) => return None,
+        };
+        let least = header.len().max(length.at + width);
+        let whole = usize::try_from(value.saturating_add(length.plus)).unwrap_or(0);
+        Some(if whole < least || whole > self.max { 0 } else { whole })
+    }
+
+    /// The frame after its named recipe.
+    pub fn unpack<'a>(&self, frame: &'a [u8]) -> Cow<'a, [u8]> {
+        match self.unpack {
+            None => Cow::Borrowed(frame),
+            Some(Unpack::HighBits) => Cow::Owned(high_bits(frame)),
+        }
+    }
+}
+
+fn check_fixed(frame: &[u8], length: usize, sync: &[super::link::SyncByte]) -> Result<(), FrameFault> {
+    if frame.len() != length {
+        return Err(FrameFault::new("sync", format!("{} bytes, a frame has {length}", frame.len())));
+    }
+    for (at, (byte, pattern)) in frame.iter().zip(sync).enumerate() {
+        if byte & pattern.mask != pattern.value {
+            return Err(FrameFault::new("sync", format!("byte {at} is {byte:08b} and does not fit its pattern")));
+        }
+    }
+    Ok(())
+}
+
+/// Byte 0 stays; byte 1 gives its bit `i` as the top bit of byte `i + 2`, for the seven bytes that it can reach.
+fn high_bits(frame: &[u8]) -> Vec<u8> {
+    let (Some(&first), Some(&high)) = (frame.first(), frame.get(1)) else { return frame.to_vec() };
+    let rest = frame.iter().skip(2).enumerate().map(|(i, byte)| {
+        let top = if i < 7 { (high >> i & 1) << 7 } else { 0 };
+        byte & 0x7f | top
+    });
+    std::iter::once(first).chain(rest).collect()
+}
+
+impl ChecksumSpec {
+    /// Whether the frame carries the checksum of its bytes.
+    pub fn check(&self, frame: &[u8]) -> Result<(), FrameFault> {
+        let short = || FrameFault::new("checksum", format!("{} bytes are too few to carry it", frame.len()));
+        let (from, to) = (place(self.over.0, frame).ok_or_else(short)?, place(self.over.1, frame).ok_or_else(short)?);
+        let covered = frame.get(from..=to).ok_or_else(short)?;
+        let at = place(self.at, frame).ok_or_else(short)?;
+        let carried = frame.get(at..at + self.kind.width()).ok_or_else(short)?;
+        let fold = |sum: u32, byte: &u8| sum << 8 | u32::from(*byte);
+        let found = if self.big_endian { carried.iter().fold(0, fold) } else { carried.iter().rev().fold(0, fold) };
+        let expected = self.kind.of(covered);
+        if found == expected {
+            return Ok(());
+        }
+        let digits = self.kind.width() * 2;
+        Err(FrameFault::new("checksum", format!("found {found:0digits$x}, the bytes make {expected:0digits$x}")))
+    }
+}
+
+/// An offset from the start, or from the end where it is negative.
+fn place(at: i64, frame: &[u8]) -> Option<usize> {
+    let length = i64::try_from(frame.len()).ok()?;
+    let at = if at < 0 { length.checked_add(at)? } else { at };
+    usize::try_from(at).ok().filter(|at| *at < frame.len())
+}
+
+impl ChecksumKind {
+    /// All kinds with the names that profiles use.
+    pub const NAMES: [(&'static str, ChecksumKind); 10] = [
+        ("sum8", ChecksumKind::Sum8),
+        ("xor8", ChecksumKind::Xor8),
+        ("lrc", ChecksumKind::Lrc),
+        ("crc8", ChecksumKind::Crc8),
+        ("crc8-maxim", ChecksumKind::Crc8Maxim),
+        ("crc16-modbus", ChecksumKind::Crc16Modbus),
+        ("crc16-ccitt", ChecksumKind::Crc16Ccitt),
+        ("crc16-xmodem", ChecksumKind::Crc16Xmodem),
+        ("crc16-kermit", ChecksumKind::Crc16Kermit),
+        ("crc32", ChecksumKind::Crc32),
+    ];
+
+    /// Bytes that it takes.
+    pub fn width(self) -> usize {
+        match self {
+            Self::Sum8 | Self::Xor8 | Self::Lrc | Self::Crc8 | Self::Crc8Maxim => 1,
+            Self::Crc16Modbus | Self::Crc16Ccitt | Self::Crc16Xmodem | Self::Crc16Kermit => 2,
+            Self::Crc32 => 4,
+        }
+    }
+
+    /// Whether it is customarily sent high byte first.
+    pub fn big_endian(self) -> bool {
+        matches!(self, Self::Crc16Ccitt | Self::Crc16Xmodem)
+    }
+
+    /// The checksum of these bytes.
+    pub fn of(self, bytes: &[u8]) -> u32 {
+        let sum = || bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        match self {
+            Self::Sum8 => sum().into(),
+            Self::Xor8 => bytes.iter().fold(0u8, |x, byte| x ^ byte).into(),
+            Self::Lrc => sum().wrapping_neg().into(),
+            Self::Crc8 => Crc::<u8>::new(&CRC_8_SMBUS).checksum(bytes).into(),
+            Self::Crc8Maxim => Crc::<u8>::new(&CRC_8_MAXIM_DOW).checksum(bytes).into(),
+            Self::Crc16Modbus => Crc::<u16>::new(&CRC_16_MODBUS).checksum(bytes).into(),
+            Self::Crc16Ccitt => Crc::<u16>::new(&CRC_16_IBM_3740).checksum(bytes).into(),
+            Self::Crc16Xmodem => Crc::<u16>::new(&CRC_16_XMODEM).checksum(bytes).into(),
+            Self::Crc16Kermit => Crc::<u16>::new(&CRC_16_KERMIT).checksum(bytes).into(),
+            Self::Crc32 => Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(bytes),
+        }
+    }
+}
+
+/// Joins frames into one reading.
+#[derive(Debug, Clone)]
+pub struct Gatherer {
+    gather: Gather,
+    held: Vec<u8>,
+    frames: usize,
+}
+
+/// What a frame did to the gathering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gathered {
+    /// More frames are needed; `dropped` of those before did not make a whole.
+    Waiting {
+        /// Frames that are lost: they came before a new first one, or without a first one.
+        dropped: usize,
+    },
+    /// The joined bytes.
+    Whole(Vec<u8>),
+}
+
+impl Gatherer {
+    /// Nothing gathered yet.
+    pub fn new(gather: Gather) -> Gatherer {
+        Gatherer { gather, held: Vec::new(), frames: 0 }
+    }
+
+    /// Takes the next good frame.
+    pub fn push(&mut self, frame: &[u8]) -> Gathered {
+        let at = self.gather.first_if;
+        let first = frame.get(at.byte).is_some_and(|byte| byte >> at.bit & 1 == 1);
+        let mut dropped = 0;
+        if first {
+            dropped = self.drop_held();
+        } else if self.frames == 0 {
+            return Gathered::Waiting { dropped: 1 };
+        }
+        self.held.extend_from_slice(frame);
+        self.frames += 1;
+        if self.frames < self.gather.frames {
+            return Gathered::Waiting { dropped };
+        }
+        self.frames = 0;
+        Gathered::Whole(std::mem::take(&mut self.held))
+    }
+
+    /// Forgets what was gathered (a bad frame, a pause) and says how many frames that were.
+    pub fn drop_held(&mut self) -> usize {
+        self.held.clear();
+        std::mem::take(&mut self.frames)
+    }
+}

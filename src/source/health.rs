@@ -1,0 +1,236 @@
+//! How each source is: state in words, last heard, and counts. Atomics, bounded, read by `status` and metrics.
+//!
+//! A state is logged when it changes and a fault once per burst, never per frame: a device that sends garbage for a
+//! week writes a line when it begins and one more each time it begins again after a quiet minute.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::reading::Heard;
+
+/// How many devices and brokers are told apart; what comes after shares one entry.
+pub const MOST_ENTRIES: usize = 8_192;
+
+/// The name of the shared entry.
+const OTHERS: &str = "(others)";
+
+/// A burst of faults ends after this many quiet milliseconds.
+const BURST_QUIET_MS: u64 = 60_000;
+
+/// What is counted per device or broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    /// Whole frames or messages that went on to the intake.
+    Frames,
+    /// Bytes skipped to find the start of a frame.
+    GarbageBytes,
+    /// Frames whose checksum was wrong.
+    ChecksumFailures,
+    /// Frames or messages over the limit of size.
+    Oversized,
+    /// Messages dropped because their device sent too many.
+    Flooded,
+    /// Readings dropped for another reason.
+    Dropped,
+    /// Connections or ports lost.
+    Disconnects,
+    /// Retained MQTT messages, which are old news.
+    Retained,
+    /// Messages whose device name is not allowed, or one too many.
+    Refused,
+    /// Times that a device was silent for too long.
+    Silences,
+}
+
+/// The kinds in the order of their places, with the words that a log line uses.
+const KINDS: [(Count, &str); 10] = [
+    (Count::Frames, "frames"),
+    (Count::GarbageBytes, "bytes of garbage"),
+    (Count::ChecksumFailures, "frames with a wrong checksum"),
+    (Count::Oversized, "over the limit of size"),
+    (Count::Flooded, "dropped because the device floods"),
+    (Count::Dropped, "dropped"),
+    (Count::Disconnects, "disconnects"),
+    (Count::Retained, "retained messages passed over"),
+    (Count::Refused, "refused"),
+    (Count::Silences, "silences"),
+];
+
+/// The health of all sources.
+#[derive(Debug, Default)]
+pub struct Health {
+    entries: Mutex<BTreeMap<Arc<str>, Arc<DeviceHealth>>>,
+}
+
+/// The health of one device or broker.
+#[derive(Debug)]
+pub struct DeviceHealth {
+    name: Arc<str>,
+    state: Mutex<String>,
+    last_heard: Mutex<Option<Heard>>,
+    counts: [AtomicU64; KINDS.len()],
+    /// When the last fault of a kind was counted, in milliseconds since `since`, plus one; 0 for never.
+    last_fault: [AtomicU64; KINDS.len()],
+    since: Instant,
+}
+
+/// What `status` shows of one device or broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Snapshot {
+    /// The device's name, or `broker NAME`.
+    pub name: Arc<str>,
+    /// Its state in words.
+    pub state: String,
+    /// When it was last heard.
+    pub last_heard: Option<Heard>,
+    /// Frames or messages taken.
+    pub frames: u64,
+    /// Bytes skipped to find the start of a frame.
+    pub garbage_bytes: u64,
+    /// Frames whose checksum was wrong.
+    pub checksum_failures: u64,
+    /// Frames or messages over the limit of size.
+    pub oversized: u64,
+    /// Messages dropped because their device sent too many.
+    pub flooded: u64,
+    /// Readings dropped for another reason.
+    pub dropped: u64,
+    /// Connections or ports lost.
+    pub disconnects: u64,
+    /// Retained messages passed over.
+    pub retained: u64,
+    /// Messages whose device name is not allowed, or one too many.
+    pub refused: u64,
+    /// Times that it was silent for too long.
+    pub silences: u64,
+}
+
+impl Health {
+    /// The entry of this name, made at first use.
+    pub fn device(&self, name: &str) -> Arc<DeviceHealth> {
+        let mut entries = lock(&self.entries);
+        if let Some(entry) = entries.get(name) {
+            return entry.clone();
+        }
+        let name = if entries.len() < MOST_ENTRIES { name } else { OTHERS };
+        let name: Arc<str> = name.into();
+        entries.entry(name.clone()).or_insert_with(|| Arc::new(DeviceHealth::new(name))).clone()
+    }
+
+    /// The entry of a broker: it is no device and must not be taken for one of the same name.
+    pub fn broker(&self, name: &str) -> Arc<DeviceHealth> {
+        self.device(&format!("broker {name}"))
+    }
+
+    /// Every entry as it is now, by name.
+    pub fn snapshot(&self) -> Vec<Snapshot> {
+        lock(&self.entries).values().map(|entry| entry.snapshot()).collect()
+    }
+}
+
+impl DeviceHealth {
+    fn new(name: Arc<str>) -> Self {
+        DeviceHealth {
+            name,
+            state: Mutex::new("starting".to_owned()),
+            last_heard: Mutex::new(None),
+            counts: Default::default(),
+            last_fault: Default::default(),
+            since: Instant::now(),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its state in words; logged when it differs from the last one.
+    pub fn set_state(&self, state: &str) {
+        let mut current = lock(&self.state);
+        if *current != state {
+            state.clone_into(&mut current);
+            info!(source = %self.name, "{state}");
+        }
+    }
+
+    /// A frame or message was heard and goes on.
+    pub fn heard(&self, heard: Heard) {
+        *lock(&self.last_heard) = Some(heard);
+        self.counts[Count::Frames as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts `n` without a word, for what is no fault.
+    pub fn count(&self, kind: Count, n: u64) {
+        self.counts[kind as usize].fetch_add(n, Relaxed);
+    }
+
+    /// Counts `n` faults; the first of a burst is logged with `detail`.
+    pub fn fault(&self, kind: Count, n: u64, detail: &dyn std::fmt::Display) {
+        if n == 0 {
+            return;
+        }
+        self.count(kind, n);
+        let now = self.since.elapsed().as_millis() as u64 + 1;
+        let last = self.last_fault[kind as usize].swap(now, Relaxed);
+        if last == 0 || now.saturating_sub(last) > BURST_QUIET_MS {
+            warn!(source = %self.name, "{}: {detail}", KINDS[kind as usize].1);
+        }
+    }
+
+    /// What was counted of this kind.
+    pub fn total(&self, kind: Count) -> u64 {
+        self.counts[kind as usize].load(Relaxed)
+    }
+
+    /// As it is now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            name: self.name.clone(),
+            state: lock(&self.state).clone(),
+            last_heard: *lock(&self.last_heard),
+            frames: self.total(Count::Frames),
+            garbage_bytes: self.total(Count::GarbageBytes),
+            checksum_failures: self.total(Count::ChecksumFailures),
+            oversized: self.total(Count::Oversized),
+            flooded: self.total(Count::Flooded),
+            dropped: self.total(Count::Dropped),
+            disconnects: self.total(Count::Disconnects),
+            retained: self.total(Count::Retained),
+            refused: self.total(Count::Refused),
+            silences: self.total(Count::Silences),
+        }
+    }
+}
+
+/// A lock whose holder cannot leave the value half written: what a panic poisoned is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_stands_at_its_own_place() {
+        for (place, (kind, _)) in KINDS.iter().enumerate() {
+            assert_eq!(*kind as usize, place);
+        }
+    }
+
+    #[test]
+    fn names_beyond_the_bound_share_one_entry() {
+        let health = Health::default();
+        for n in 0..MOST_ENTRIES + 10 {
+            health.device(&n.to_string()).count(Count::Frames, 1);
+        }
+        assert_eq!(health.snapshot().len(), MOST_ENTRIES + 1);
+        assert_eq!(health.device(OTHERS).total(Count::Frames), 10);
+    }
+}
