@@ -1,13 +1,12 @@
 //! Wiring: open the store, load profiles, start the forwarders and then the sources; stop in the reverse order.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
@@ -30,6 +29,7 @@ mod destinations;
 mod sources;
 mod timekeeping;
 
+use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
@@ -58,9 +58,8 @@ pub struct Gateway {
     inlet: Option<delivery::Inlet>,
     sources: sources::Running,
     drain_intake: watch::Sender<bool>,
-    stop_forwarding: watch::Sender<bool>,
     intake: JoinHandle<Result<(), store::Error>>,
-    forwarders: JoinSet<()>,
+    forwarding: Forwarding,
     timekeeping: Timekeeping,
     control: Option<JoinHandle<()>>,
 }
@@ -121,9 +120,7 @@ impl Gateway {
         let store = Store::open(&config.store, run, boot, &names)
             .with_context(|| format!("opening the store in {}", config.store.dir.display()))?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
-        let (stop_forwarding, forwarding) = watch::channel(false);
-        let destinations = Arc::new(crate::forward::health::Health::default());
-        let forwarders = sources::forwarders(&config, &store, &timekeeping, &destinations, &forwarding)?;
+        let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
         let (inlet, deliveries) = delivery::channel();
         let (drain_intake, draining) = watch::channel(false);
         let taps = Taps::default();
@@ -140,9 +137,9 @@ impl Gateway {
             store: store.clone(),
             taps,
             sources: Arc::new(Health::default()),
-            destinations,
+            destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
-            held: timekeeping.held(),
+            gate: timekeeping.gate(),
             started_ms: system::uptime_ms(),
         });
         Ok(Gateway {
@@ -153,9 +150,8 @@ impl Gateway {
             inlet: Some(inlet),
             sources: sources::Running::default(),
             drain_intake,
-            stop_forwarding,
             intake,
-            forwarders,
+            forwarding,
             timekeeping,
             control: None,
         })
@@ -169,6 +165,7 @@ impl Gateway {
                 Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
                 failed = &mut self.intake => return Err(intake_failure(failed)),
                 failed = self.timekeeping.failed() => return Err(failed),
+                failed = self.forwarding.failed() => return Err(failed),
             }
         }
         self.stop(true).await
@@ -209,11 +206,7 @@ impl Gateway {
             }
         }
         self.sources.stopped(STEP_DEADLINE / 2).await;
-        self.stop_forwarding.send_replace(true);
-        if timeout(STEP_DEADLINE, async { while self.forwarders.join_next().await.is_some() {} }).await.is_err() {
-            info!("a batch is still under way; it stays stored and is sent again");
-            self.forwarders.abort_all();
-        }
+        self.forwarding.stop(STEP_DEADLINE).await;
         if let Some(control) = self.control.take() {
             control.abort();
         }

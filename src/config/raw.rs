@@ -98,6 +98,10 @@ pub struct Mqtt {
     pub password_file: Option<PathBuf>,
     /// Certificate authority of the broker.
     pub ca_file: Option<PathBuf>,
+    /// The hub's own certificate, with `key_file`, where the broker asks for one.
+    pub cert_file: Option<PathBuf>,
+    /// The key of `cert_file`, PKCS #8 in PEM form.
+    pub key_file: Option<PathBuf>,
     /// How many captured device names are taken.
     pub max_devices: Option<usize>,
 }
@@ -156,6 +160,10 @@ pub struct Destination {
     pub password_file: Option<PathBuf>,
     /// ClickHouse: certificate authority.
     pub ca_file: Option<PathBuf>,
+    /// ClickHouse: the hub's own certificate, with `key_file`, where the server asks for one.
+    pub cert_file: Option<PathBuf>,
+    /// ClickHouse: the key of `cert_file`, PKCS #8 in PEM form.
+    pub key_file: Option<PathBuf>,
     /// File: folder.
     pub dir: Option<PathBuf>,
     /// File: when to begin a new one.

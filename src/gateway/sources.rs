@@ -143,6 +143,8 @@ fn broker_settings(broker: &Broker, devices: &[Device], gateway_id: &str) -> any
         user: broker.user.clone(),
         password_file: broker.password_file.clone(),
         ca_file: broker.ca_file.clone(),
+        cert_file: broker.cert_file.clone(),
+        key_file: broker.key_file.clone(),
         max_devices: broker.max_devices,
         ..MqttBroker::new(&broker.name, &broker.url, gateway_id, heard)
     })

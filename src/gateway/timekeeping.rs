@@ -14,6 +14,7 @@ use crate::clock::Anchors;
 use crate::clock::keeper::{Held, Keeper};
 use crate::clock::system::{self, StepWatch};
 use crate::config::Config;
+use crate::forward::Gate;
 use crate::reading::BootId;
 use crate::resolve::Timeline;
 use crate::store::{Commit, StateChange, Store};
@@ -32,7 +33,7 @@ pub(super) struct Timekeeping {
     boot: BootId,
     gateway_id: Arc<str>,
     timeline: Arc<watch::Sender<Arc<Timeline>>>,
-    held: watch::Receiver<Held>,
+    gate: watch::Receiver<Gate>,
     /// One change at a time: an anchor and a reload must not overtake each other between store and timeline.
     changing: Arc<Mutex<()>>,
     task: JoinHandle<anyhow::Result<()>>,
@@ -54,10 +55,10 @@ impl Timekeeping {
         let (timeline, _) = watch::channel(Arc::new(timeline));
         let timeline = Arc::new(timeline);
         look(&mut keeper, store, &timeline, boot).await?;
-        let (holding, held) = watch::channel(held_for(&keeper, boot));
+        let (gating, gate) = watch::channel(gate_of(held_for(&keeper, boot)));
         let changing = Arc::new(Mutex::new(()));
-        let task = tokio::spawn(follow_clock(keeper, store.clone(), timeline.clone(), boot, holding, changing.clone()));
-        let timekeeping = Timekeeping { boot, gateway_id, timeline, held, changing, task };
+        let task = tokio::spawn(follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone()));
+        let timekeeping = Timekeeping { boot, gateway_id, timeline, gate, changing, task };
         timekeeping.follow(config, store).await?;
         Ok(timekeeping)
     }
@@ -73,8 +74,8 @@ impl Timekeeping {
     }
 
     /// Whether rows wait for the clock.
-    pub(super) fn held(&self) -> watch::Receiver<Held> {
-        self.held.clone()
+    pub(super) fn gate(&self) -> watch::Receiver<Gate> {
+        self.gate.clone()
     }
 
     /// Makes a new version of the basis if the configuration says something new, and forgets those that no range names.
@@ -132,12 +133,23 @@ fn held_for(keeper: &Keeper, boot: BootId) -> Held {
     if boot == BootId::WALL { Held::No } else { keeper.held(system::uptime_ms()) }
 }
 
+/// In words, to the minute: a reason that changed every second would be logged every second.
+fn gate_of(held: Held) -> Gate {
+    match held {
+        Held::No => Gate::Open,
+        Held::WaitingForTheClock(None) => Gate::Held("waiting for the clock, as long as it takes".to_owned()),
+        Held::WaitingForTheClock(Some(left_ms)) => {
+            Gate::Held(format!("waiting for the clock, at most {} min", left_ms.div_ceil(60_000)))
+        }
+    }
+}
+
 async fn follow_clock(
     mut keeper: Keeper,
     store: Store,
     timeline: Arc<watch::Sender<Arc<Timeline>>>,
     boot: BootId,
-    holding: watch::Sender<Held>,
+    gating: watch::Sender<Gate>,
     changing: Arc<Mutex<()>>,
 ) -> anyhow::Result<()> {
     let mut steps = StepWatch::new().context("watching for steps of the clock")?;
@@ -148,14 +160,14 @@ async fn follow_clock(
             look(&mut keeper, &store, &timeline, boot).await?;
         }
         let held = held_for(&keeper, boot);
-        holding.send_if_modified(|before| std::mem::replace(before, held) != held);
-        if told != Some(held == Held::No) {
-            told = Some(held == Held::No);
-            if let Held::WaitingForTheClock(left_ms) = held {
-                let at_most = left_ms.map_or("as long as it takes".to_owned(), |ms| format!("at most {} s", ms / 1_000));
-                warn!("waiting for the clock, {at_most}: it is not synchronised");
+        let gate = gate_of(held);
+        if told.as_ref() != Some(&matches!(gate, Gate::Open)) {
+            told = Some(matches!(gate, Gate::Open));
+            if let Gate::Held(reason) = &gate {
+                warn!("{reason}: it is not synchronised");
             }
         }
+        gating.send_if_modified(|before| std::mem::replace(before, gate.clone()) != gate);
         let wait = match held {
             Held::WaitingForTheClock(_) => Duration::from_secs(1),
             Held::No => LOOK_EVERY,

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::clock::keeper::Held;
 use crate::clock::system;
-use crate::forward;
+use crate::forward::{self, Gate};
 use crate::intake::Taps;
 use crate::reading::BootId;
 use crate::resolve::{Resolved, Resolver, Timeline};
@@ -29,7 +28,7 @@ pub struct Board {
     /// Anchors and bases, for rendering rows.
     pub timeline: watch::Receiver<Arc<Timeline>>,
     /// Whether rows wait for the clock.
-    pub held: watch::Receiver<Held>,
+    pub gate: watch::Receiver<Gate>,
     /// When the process started, in milliseconds of uptime.
     pub started_ms: u64,
 }
@@ -38,13 +37,11 @@ impl Board {
     /// One JSON document: gateway, clock, ledger, store, devices, destinations.
     pub fn status(&self) -> Value {
         let timeline = self.timeline.borrow().clone();
-        let clock = match *self.held.borrow() {
-            Held::No => "known".to_owned(),
-            Held::WaitingForTheClock(None) => "waiting for the clock".to_owned(),
-            Held::WaitingForTheClock(Some(left_ms)) => {
-                format!("waiting for the clock, at most {}", humantime::format_duration(std::time::Duration::from_secs(left_ms / 1_000)))
-            }
-        };
+        let clock = match &*self.gate.borrow() {
+            Gate::Open => "known",
+            Gate::Held(reason) => reason,
+        }
+        .to_owned();
         json!({
             "gateway": timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
             "version": env!("CARGO_PKG_VERSION"),

@@ -1,0 +1,232 @@
+//! From the typed text to values that can be run: every rule that needs more than one key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::files::{Places, Section};
+use super::{Broker, Device, Error, Gateway, Link, Wearer, raw};
+use crate::clock::keeper;
+use crate::forward::{self, clickhouse};
+use crate::observation::EventType;
+use crate::store;
+
+/// Where the gateway keeps what it must not lose, unless told otherwise.
+pub(super) const DEFAULT_DATA_DIR: &str = "/var/lib/biogate";
+
+const DEFAULT_MAX_DEVICES: usize = 1_000;
+
+/// A generation of the store; its folded state stays below an eighth of it.
+const GENERATION_BYTES: u64 = 4 * MIB;
+
+/// A smaller limit would close a file after almost every batch.
+const MIN_ROTATE_BYTES: u64 = 64 << 10;
+
+const MIB: u64 = 1 << 20;
+
+pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
+    let timezone = raw.timezone.unwrap_or_else(|| "UTC".to_owned());
+    TimeZone::get(&timezone).map_err(|why| {
+        format!("gateway.timezone: found \"{timezone}\" ({why}); write an IANA name such as \"Europe/Berlin\"")
+    })?;
+    if let Some(id) = raw.id.as_deref().filter(|id| !is_name(id)) {
+        return Err(format!("gateway.id: found \"{id}\"; write 1 to 64 of the characters A-Z a-z 0-9 . _ -"));
+    }
+    Ok(Gateway {
+        id: raw.id,
+        location: raw.location.map(Into::into),
+        timezone,
+        data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
+        unassigned: raw.unassigned.unwrap_or_default(),
+    })
+}
+
+pub(super) fn clock(raw: raw::Clock) -> keeper::Settings {
+    let default = keeper::Settings::default();
+    keeper::Settings { trust: raw.trust.unwrap_or(default.trust), max_hold: raw.max_hold.unwrap_or(default.max_hold) }
+}
+
+pub(super) fn store_settings(raw: raw::Store, data_dir: &Path) -> Result<store::Settings, String> {
+    let max_bytes = raw.max_bytes.unwrap_or(2 << 30);
+    if max_bytes < 16 * MIB {
+        return Err(format!("store.max_bytes: found {max_bytes} bytes; write at least \"16 MiB\""));
+    }
+    if let Some(key_file) = &raw.key_file {
+        readable("store.key_file", key_file)?;
+    }
+    Ok(store::Settings {
+        dir: data_dir.join("store"),
+        max_bytes,
+        aside_max_bytes: raw.aside_max_bytes.unwrap_or(64 * MIB),
+        min_free: raw.min_free.unwrap_or(256 * MIB),
+        max_age: raw.max_age.unwrap_or(Duration::from_secs(90 * 86_400)),
+        when_full: raw.when_full.unwrap_or(store::WhenFull::EvictOldest),
+        key_file: raw.key_file,
+        generation_bytes: GENERATION_BYTES,
+    })
+}
+
+pub(super) fn limits(raw: BTreeMap<String, [f64; 2]>) -> Result<BTreeMap<(EventType, Option<String>), (f64, f64)>, String> {
+    let one = |(key, [low, high]): (String, [f64; 2])| {
+        let (type_name, component) = match key.split_once('/') {
+            Some((type_name, component)) => (type_name, Some(component.to_owned())),
+            None => (key.as_str(), None),
+        };
+        let event_type = EventType::from_name(type_name).ok_or_else(|| {
+            let known: Vec<&str> = EventType::ALL.iter().map(|kind| kind.name()).collect();
+            format!(
+                "limits: found \"{key}\"; write one of {} (with \"/component\" after it if need be)",
+                known.join(", ")
+            )
+        })?;
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return Err(format!("limits.\"{key}\": found [{low}, {high}]; write the lower end first, as [20, 300]"));
+        }
+        Ok(((event_type, component), (low, high)))
+    };
+    raw.into_iter().map(one).collect()
+}
+
+pub(super) fn broker(raw: raw::Mqtt, places: &Places) -> Result<Broker, Error> {
+    let error = |message: String| places.error(Section::Mqtt, &raw.name, message);
+    let url = raw.url.clone().ok_or_else(|| error("no url; write url = \"mqtt://HOST:1883\"".into()))?;
+    if !url.starts_with("mqtt://") && !url.starts_with("mqtts://") {
+        return Err(error(format!("found url = \"{url}\"; write mqtt://HOST:1883 or mqtts://HOST:8883")));
+    }
+    let files = [
+        ("password_file", &raw.password_file),
+        ("ca_file", &raw.ca_file),
+        ("cert_file", &raw.cert_file),
+        ("key_file", &raw.key_file),
+    ];
+    for (key, file) in files {
+        file.as_ref().map_or(Ok(()), |file| readable(key, file)).map_err(error)?;
+    }
+    Ok(Broker {
+        name: raw.name.into(),
+        url,
+        user: raw.user,
+        password_file: raw.password_file,
+        ca_file: raw.ca_file,
+        cert_file: raw.cert_file,
+        key_file: raw.key_file,
+        max_devices: raw.max_devices.unwrap_or(DEFAULT_MAX_DEVICES),
+    })
+}
+
+pub(super) fn devices(raw: Vec<raw::Device>, brokers: &[Broker], places: &Places) -> Result<(Vec<Device>, Vec<Wearer>), Error> {
+    let (mut devices, mut wearers) = (Vec::new(), Vec::new());
+    for entry in raw {
+        let error = |message: String| places.error(Section::Device, &entry.name, message);
+        if !is_name(&entry.name) {
+            return Err(error("write a name of 1 to 64 of the characters A-Z a-z 0-9 . _ -".into()));
+        }
+        let name: Arc<str> = entry.name.as_str().into();
+        let link = link(&entry, brokers).map_err(error)?;
+        if link.is_none() && entry.user_id.is_none() && entry.location.is_none() {
+            return Err(error(
+                "names no sensor; write one of ble, serial, mqtt (or user_id and location for a captured name)".into(),
+            ));
+        }
+        wearers.push(Wearer {
+            device: name.clone(),
+            user_id: entry.user_id,
+            location: entry.location.clone().map(Into::into),
+            captured: link.is_none(),
+        });
+        if let Some(link) = link {
+            let profile = entry
+                .profile
+                .clone()
+                .ok_or_else(|| error("no profile; write profile = \"ID\" (see `biogate profiles list`)".into()))?;
+            devices.push(Device { name, profile, link, component: entry.component.clone().map(Into::into) });
+        }
+    }
+    Ok((devices, wearers))
+}
+
+fn link(entry: &raw::Device, brokers: &[Broker]) -> Result<Option<Link>, String> {
+    match (&entry.ble, &entry.serial, &entry.mqtt) {
+        (None, None, None) => Ok(None),
+        (Some(_), None, None) => Err("found ble; this version reads serial and mqtt devices only".into()),
+        (None, Some(port), None) => Ok(Some(Link::Serial { port: port.clone(), silence: entry.silence })),
+        (None, None, Some(template)) => {
+            let broker = match (&entry.broker, brokers) {
+                (Some(name), _) => brokers
+                    .iter()
+                    .find(|broker| *broker.name == **name)
+                    .ok_or_else(|| format!("found broker = \"{name}\"; there is no [[mqtt]] of that name"))?,
+                (None, [only]) => only,
+                (None, []) => {
+                    return Err("found mqtt, but there is no [[mqtt]] broker; write one with name and url".into());
+                }
+                (None, _) => return Err("no broker, and there are several; write broker = \"NAME\"".into()),
+            };
+            Ok(Some(Link::Mqtt { template: template.clone(), broker: broker.name.clone() }))
+        }
+        _ => Err("found more than one of ble, serial, mqtt; write exactly one".into()),
+    }
+}
+
+pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forward::Settings, Error> {
+    let error = |message: String| places.error(Section::Destination, &raw.name, message);
+    let needed = |key: &str, value: &Option<String>| {
+        value.clone().ok_or_else(|| error(format!("no {key}; write {key} = \"...\"")))
+    };
+    let kind = match raw.kind.as_deref() {
+        Some("clickhouse") => {
+            let files = [
+                ("password_file", &raw.password_file),
+                ("ca_file", &raw.ca_file),
+                ("cert_file", &raw.cert_file),
+                ("key_file", &raw.key_file),
+            ];
+            for (key, file) in files {
+                file.as_ref().map_or(Ok(()), |file| readable(key, file)).map_err(error)?;
+            }
+            let database = raw.database.clone().unwrap_or_else(|| "biometrics".into());
+            let settings = clickhouse::Settings {
+                user: raw.user.clone(),
+                password_file: raw.password_file.clone(),
+                ca_file: raw.ca_file.clone(),
+                cert_file: raw.cert_file.clone(),
+                key_file: raw.key_file.clone(),
+                ..clickhouse::Settings::new(needed("url", &raw.url)?, database)
+            };
+            settings.check_url().map_err(error)?;
+            forward::Kind::ClickHouse(settings)
+        }
+        Some("file") => {
+            let rotate = raw.rotate.clone().unwrap_or_default();
+            let dir = raw.dir.clone().ok_or_else(|| error("no dir; write dir = \"/var/lib/biogate/archive\"".into()))?;
+            let usual = forward::file::Settings::new(dir);
+            forward::Kind::File(forward::file::Settings {
+                rotate_bytes: rotate.bytes.map_or(usual.rotate_bytes, |bytes| bytes.max(MIN_ROTATE_BYTES)),
+                rotate_age: rotate.age.unwrap_or(usual.rotate_age),
+                ..usual
+            })
+        }
+        Some("kafka") => return Err(error("found kind = \"kafka\"; this version has clickhouse and file".into())),
+        Some(other) => return Err(error(format!("found kind = \"{other}\"; write \"clickhouse\" or \"file\""))),
+        None => return Err(error("no kind; write kind = \"clickhouse\" or \"file\"".into())),
+    };
+    Ok(forward::Settings { name: raw.name, kind })
+}
+
+/// 1 to 64 of `[A-Za-z0-9._-]`: what an MQTT capture takes, and safe in a path and in a metric's label.
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Secrets are files: an unreadable one is found now and not at three in the morning.
+fn readable(key: &str, file: &Path) -> Result<(), String> {
+    std::fs::File::open(file).map(drop).map_err(|why| {
+        format!(
+            "{key}: found \"{}\", which cannot be read ({why}); write a file that this user may read",
+            file.display()
+        )
+    })
+}
