@@ -1,6 +1,6 @@
 //! Observation + clock anchors + assignments -> event. Pure: the same inputs render the same rows at every retry.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -59,6 +59,24 @@ pub struct Versions {
     pub anchors: u64,
     /// Number of the basis.
     pub basis: u64,
+}
+
+/// All that rows depend on, in all versions that a range may still name. A change makes a new timeline; readers keep
+/// the one that they hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Timeline {
+    /// The anchors; a version is how many of them were there.
+    pub anchors: Anchors,
+    /// Each basis under its number. One that a range in hand names stays until that range is settled.
+    pub bases: BTreeMap<u64, Basis>,
+}
+
+impl Timeline {
+    /// What a range that is cut now will be rendered with. `None` before the first basis.
+    pub fn newest(&self) -> Option<Versions> {
+        let (&basis, _) = self.bases.last_key_value()?;
+        Some(Versions { anchors: self.anchors.version(), basis })
+    }
 }
 
 /// What `resolve` makes of an observation.

@@ -1,1 +1,53 @@
-//! The ways out.
+//! The ways out: one loop per destination, from the store's ranges to rows delivered and settled.
+//!
+//! The promise: at least once to every destination, with the same event ids, in the store's order. A range and the
+//! versions of all that its rows depend on are durable before its first try, so every try renders the same rows, also
+//! after a crash; the cursor moves only once the destination has them for good. What may pass is tried again for ever;
+//! a row that is refused for what it is goes aside with the reason, and the rest goes on.
+
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
+mod destination;
+pub mod file;
+pub mod health;
+mod json;
+mod refusal;
+pub mod retry;
+mod rows;
+mod run;
+
+use crate::store::CutLimit;
+
+pub use destination::{Destination, Kind, Settings};
+pub use run::{Forwarder, Gate, Inputs};
+
+use refusal::Refusal;
+use rows::Batch;
+
+/// How large a batch may be. A smaller one leaves whenever less waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimit {
+    /// Rows, while the destination keeps up.
+    pub usual_rows: u64,
+    /// Rows, where an overloaded destination is helped by fewer and larger batches.
+    pub most_rows: u64,
+    /// Bytes in the store.
+    pub bytes: u64,
+}
+
+impl BatchLimit {
+    fn cut(&self, retry: &retry::Retry) -> CutLimit {
+        CutLimit { max_observations: retry.batch_limit(self.usual_rows, self.most_rows), max_bytes: self.bytes }
+    }
+}
+
+/// How a try ended.
+#[derive(Debug)]
+pub(crate) enum Delivery {
+    /// Every row is delivered or rejected.
+    Done(Batch),
+    /// Not now. The batch goes on where it stopped.
+    Later(Batch, Refusal),
+    /// Not now. The range is read and rendered again.
+    Again(Refusal),
+}

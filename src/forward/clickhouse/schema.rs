@@ -1,0 +1,306 @@
+//! The table `biometric_events`: its statement, making it, and finding out whether it fits contract v1.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::forward::refusal::Trouble;
+
+use super::http::{Fault, Http};
+use super::verdict::{code_in, shorten};
+use super::{DEFAULT_TABLE, Settings, quoted};
+
+/// The landing zone's schema, all of it.
+const SCHEMA: &str = include_str!("../../../deploy/clickhouse/schema_v1.sql");
+
+/// How the statement of the events' table begins.
+const HEAD: &str = "CREATE TABLE IF NOT EXISTS biometric_events";
+
+/// Why the table cannot be used, or could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not reached, or no answer.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Wrong user, password, certificate or rights.
+    #[error("{0}")]
+    Access(String),
+    /// The server refused a statement.
+    #[error("{server} refuses the statement: {text}")]
+    Statement {
+        /// Its URL.
+        server: String,
+        /// Its words.
+        text: String,
+    },
+    /// No such table.
+    #[error("table {table} does not exist on {server}; `biogate schema apply` makes it")]
+    Missing {
+        /// Its URL.
+        server: String,
+        /// Database and table.
+        table: String,
+    },
+    /// The table is there, and events cannot be written to it.
+    #[error("table {table} on {server} does not fit: {}", Misfit::list(.misfits))]
+    Misfits {
+        /// Its URL.
+        server: String,
+        /// Database and table.
+        table: String,
+        /// Column by column.
+        misfits: Vec<Misfit>,
+    },
+}
+
+impl Error {
+    pub(super) fn trouble(&self) -> Trouble {
+        match self {
+            Error::Unreachable(_) => Trouble::Unreachable,
+            Error::Access(_) => Trouble::Access,
+            Error::Statement { .. } => Trouble::Peer,
+            Error::Missing { .. } | Error::Misfits { .. } => Trouble::Schema,
+        }
+    }
+}
+
+/// A column that is missing or of another kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// The column.
+    pub column: &'static str,
+    /// Its type on the server; `None` where it is missing.
+    pub found: Option<String>,
+    /// What contract v1 says.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Misfit { column, found, expected } = self;
+        match found {
+            Some(found) => write!(f, "column {column} is {found}, expected {expected}"),
+            None => write!(f, "column {column} is missing, expected {expected}"),
+        }
+    }
+}
+
+impl Misfit {
+    fn list(misfits: &[Misfit]) -> String {
+        misfits.iter().map(Misfit::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// What was found out about a table that fits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fitting {
+    /// The server's version.
+    pub server_version: String,
+    /// The table's engine, as `ReplacingMergeTree`.
+    pub engine: String,
+    /// How many inserts the server remembers by their tokens. `None`: it says nothing, so none on a plain MergeTree.
+    pub deduplication_window: Option<u64>,
+}
+
+/// The statement that makes the table in the database in use, runnable as it stands.
+pub fn create_table(table: &str) -> String {
+    let start = SCHEMA.find(HEAD).unwrap_or_default();
+    let text = &SCHEMA[start..];
+    let end = text.find(";\n").map_or(text.len(), |at| at + 1);
+    let statement = &text[..end];
+    if table == DEFAULT_TABLE { statement.to_owned() } else { statement.replacen(DEFAULT_TABLE, &quoted(table), 1) }
+}
+
+/// Makes database and table where they are missing, then verifies. An existing table is never changed.
+pub async fn apply(settings: &Settings) -> Result<Fitting, Error> {
+    let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
+    ask(&mut http, settings, &format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), &[]).await?;
+    let database = [("database", settings.database.as_str())];
+    ask(&mut http, settings, create_table(&settings.table).trim_end_matches(';'), &database).await?;
+    verify_with(&mut http, settings).await
+}
+
+/// Finds out whether events can be written to the table.
+pub async fn verify(settings: &Settings) -> Result<Fitting, Error> {
+    let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
+    verify_with(&mut http, settings).await
+}
+
+#[derive(Deserialize)]
+struct Column {
+    name: String,
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+struct Table {
+    engine: String,
+    engine_full: String,
+    version: String,
+}
+
+pub(super) async fn verify_with(http: &mut Http, settings: &Settings) -> Result<Fitting, Error> {
+    let params =
+        [("param_d", settings.database.as_str()), ("param_t", settings.table.as_str()), ("wait_end_of_query", "1")];
+    let columns = "SELECT name, type FROM system.columns WHERE database = {d:String} AND table = {t:String} \
+                   FORMAT JSONEachRow";
+    let text = ask(http, settings, columns, &params).await?;
+    let columns: Vec<Column> = rows(http, &text)?;
+    let (server, table) = (http.endpoint().to_string(), format!("{}.{}", settings.database, settings.table));
+    if columns.is_empty() {
+        return Err(Error::Missing { server, table });
+    }
+    let misfits =
+        misfits(|name| columns.iter().find(|column| column.name == name).map(|column| column.r#type.as_str()));
+    if !misfits.is_empty() {
+        return Err(Error::Misfits { server, table, misfits });
+    }
+    let tables = "SELECT engine, engine_full, version() AS version FROM system.tables \
+                  WHERE database = {d:String} AND name = {t:String} FORMAT JSONEachRow";
+    let text = ask(http, settings, tables, &params).await?;
+    let mut found: Vec<Table> = rows(http, &text)?;
+    let Some(Table { engine, engine_full, version }) = found.pop() else {
+        return Err(Error::Missing { server, table });
+    };
+    Ok(Fitting { server_version: version, engine, deduplication_window: window(&engine_full) })
+}
+
+/// `..deduplication_window = 10000` of a table's settings.
+fn window(engine_full: &str) -> Option<u64> {
+    let (_, after) = engine_full.split_once("deduplication_window = ")?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn rows<T: for<'a> Deserialize<'a>>(http: &Http, text: &str) -> Result<Vec<T>, Error> {
+    let parse = |line| serde_json::from_str(line);
+    text.lines().map(parse).collect::<Result<_, _>>().map_err(|_| {
+        Error::Unreachable(format!("{} answers, but is no ClickHouse: {}", http.endpoint(), shorten(text)))
+    })
+}
+
+async fn ask(http: &mut Http, settings: &Settings, sql: &str, params: &[(&str, &str)]) -> Result<String, Error> {
+    let answer = http.post(params, Bytes::from(sql.to_owned()), false).await.map_err(|fault| match fault {
+        Fault::NotSent { access: true, reason } => Error::Access(reason),
+        Fault::NotSent { access: false, reason } | Fault::Unknown { reason, .. } => Error::Unreachable(reason),
+    })?;
+    let server = http.endpoint().to_string();
+    match (answer.status.is_success(), answer.exception.or_else(|| code_in(&answer.body))) {
+        (true, None) => Ok(answer.body),
+        (_, Some(192..=195 | 497 | 516)) => {
+            let user = settings.user.as_deref().unwrap_or("default");
+            let text = shorten(&answer.body);
+            Err(Error::Access(format!("{server} refuses user {user}; check user, password_file and grants: {text}")))
+        }
+        (_, Some(_)) => Err(Error::Statement { server, text: shorten(&answer.body) }),
+        (false, None) => {
+            let (status, text) = (answer.status, shorten(&answer.body));
+            Err(Error::Unreachable(format!("{server} answers {status}: {text}")))
+        }
+    }
+}
+
+/// The columns of contract v1 and what their types must be able to hold.
+const COLUMNS: &[(&str, &str)] = &[
+    ("event_id", "UUID"),
+    ("user_id", "UUID"),
+    (
+        "event_type",
+        "Enum8('heart_rate' = 1, 'blood_pressure' = 2, 'temperature' = 3, 'steps' = 4, 'sleep' = 5, 'workout' = 6, \
+         'spo2' = 7, 'weight' = 8, 'respiration_rate' = 9, 'glucose' = 10)",
+    ),
+    ("component", "String"),
+    ("value", "Float64"),
+    ("unit", "String"),
+    ("timestamp", "DateTime64(3)"),
+    ("period_start", "Nullable(DateTime64(3))"),
+    ("tz_offset_min", "Int16"),
+    ("device_id", "String"),
+    ("gateway_id", "String"),
+    ("location", "Nullable(String)"),
+    ("clock", "Enum8('synced' = 1, 'estimated' = 2, 'device' = 3)"),
+    ("metadata", "JSON"),
+    ("version", "UInt32"),
+    ("deleted", "UInt8"),
+];
+
+/// Every column that does not fit. A type fits when its RowBinary form is ours: with or without LowCardinality, with
+/// any time zone, any JSON parameters or a String in place of JSON, and enums that hold ours and maybe more.
+fn misfits<'a>(type_of: impl Fn(&str) -> Option<&'a str>) -> Vec<Misfit> {
+    let check = |&(column, expected): &(&'static str, &'static str)| {
+        let found = type_of(column);
+        let fits = found.is_some_and(|found| fits(found, expected));
+        (!fits).then(|| Misfit { column, found: found.map(str::to_owned), expected })
+    };
+    COLUMNS.iter().filter_map(check).collect()
+}
+
+fn fits(found: &str, expected: &str) -> bool {
+    let found = inside(found, "LowCardinality").unwrap_or(found);
+    if let Some(expected) = inside(expected, "Nullable") {
+        return inside(found, "Nullable").is_some_and(|found| fits(found, expected));
+    }
+    match expected {
+        "JSON" => found == "JSON" || found == "String" || inside(found, "JSON").is_some(),
+        "DateTime64(3)" => found == expected || found.starts_with("DateTime64(3, "),
+        _ if expected.starts_with("Enum8") => {
+            let values = |text| inside(text, "Enum8").map(|list| list.split(", '").map(enum_value).collect::<Vec<_>>());
+            match (values(found), values(expected)) {
+                (Some(found), Some(ours)) => ours.iter().all(|value| value.is_some() && found.contains(value)),
+                (_, _) => false,
+            }
+        }
+        _ => found == expected,
+    }
+}
+
+/// `Name(inner)` -> `inner`.
+fn inside<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')
+}
+
+/// `'name' = 1`, with or without the first quote.
+fn enum_value(text: &str) -> Option<(String, i32)> {
+    let (name, number) = text.rsplit_once('=')?;
+    Some((name.trim().trim_matches('\'').to_owned(), number.trim().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_is_the_events_table_and_only_that() {
+        let statement = create_table(DEFAULT_TABLE);
+        assert!(statement.starts_with(HEAD) && statement.ends_with("'rebuild';"), "{statement}");
+        assert!(create_table("other").starts_with("CREATE TABLE IF NOT EXISTS `other` ("));
+        for &(column, _) in COLUMNS {
+            assert!(statement.contains(&format!("\n    {column} ")), "{column}");
+        }
+    }
+
+    #[test]
+    fn types_with_the_same_bytes_fit_and_others_are_named() {
+        for (found, expected, verdict) in [
+            ("LowCardinality(String)", "String", true),
+            ("LowCardinality(Nullable(String))", "Nullable(String)", true),
+            ("String", "Nullable(String)", false),
+            ("Nullable(String)", "String", false),
+            ("DateTime64(3, 'Europe/Berlin')", "DateTime64(3)", true),
+            ("DateTime", "DateTime64(3)", false),
+            ("DateTime64(6, 'UTC')", "DateTime64(3)", false),
+            ("JSON(max_dynamic_paths=64)", "JSON", true),
+            ("Float32", "Float64", false),
+            ("Enum8('device' = 3, 'estimated' = 2, 'synced' = 1, 'more' = 4)", COLUMNS[12].1, true),
+            ("Enum8('synced' = 1, 'estimated' = 2)", COLUMNS[12].1, false),
+            ("Enum8('synced' = 1, 'estimated' = 3, 'device' = 2)", COLUMNS[12].1, false),
+            ("Enum16('synced' = 1, 'estimated' = 2, 'device' = 3)", COLUMNS[12].1, false),
+        ] {
+            assert_eq!(fits(found, expected), verdict, "{found} for {expected}");
+        }
+        let misfits = misfits(|name| (name == "value").then_some("Float32"));
+        assert_eq!(misfits.len(), COLUMNS.len());
+        assert!(Misfit::list(&misfits).contains("column value is Float32, expected Float64"));
+        assert_eq!(window("... SETTINGS non_replicated_deduplication_window = 10000, x = 1"), Some(10_000));
+    }
+}

@@ -1,0 +1,100 @@
+//! The closed set of destinations.
+
+use std::time::Duration;
+
+use crate::forward::file::{self, File};
+use crate::forward::health::Health;
+use crate::forward::refusal::Refusal;
+use crate::forward::rows::Batch;
+use crate::forward::{BatchLimit, Delivery};
+
+#[cfg(feature = "clickhouse")]
+use crate::forward::clickhouse::{self, ClickHouse};
+
+/// One `[[destination]]` of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name; the store keeps a cursor under it.
+    pub name: String,
+    /// What it is, with its own settings.
+    pub kind: Kind,
+}
+
+/// What a destination is.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// NDJSON files in a folder.
+    File(file::Settings),
+    /// A table of a ClickHouse server.
+    #[cfg(feature = "clickhouse")]
+    ClickHouse(clickhouse::Settings),
+}
+
+impl Kind {
+    /// As the configuration writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::File(_) => "file",
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(_) => "clickhouse",
+        }
+    }
+
+    pub(crate) fn batch(&self) -> BatchLimit {
+        match self {
+            Kind::File(settings) => settings.batch,
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(settings) => settings.batch,
+        }
+    }
+}
+
+/// A destination that can be written to.
+#[derive(Debug)]
+pub enum Destination {
+    /// NDJSON files in a folder.
+    File(File),
+    /// A table of a ClickHouse server.
+    #[cfg(feature = "clickhouse")]
+    ClickHouse(Box<ClickHouse>),
+}
+
+impl Destination {
+    /// A destination that has not been touched yet. `Err` says what is wrong with its settings.
+    pub fn new(settings: &Settings, health: &Health) -> Result<Destination, String> {
+        match &settings.kind {
+            Kind::File(file) => Ok(Destination::File(File::new(file.clone(), health.clone()))),
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(clickhouse) => match ClickHouse::new(clickhouse.clone()) {
+                Ok(made) => Ok(Destination::ClickHouse(Box::new(made))),
+                Err(wrong) => Err(format!("destination {}: {wrong}", settings.name)),
+            },
+        }
+    }
+
+    pub(crate) async fn deliver(&mut self, batch: Batch) -> Delivery {
+        match self {
+            Destination::File(file) => file.deliver(batch).await,
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(clickhouse) => clickhouse.deliver(batch).await,
+        }
+    }
+
+    /// How long until it wants [`Self::tend`], while nothing is sent.
+    pub(crate) fn tend_in(&self) -> Option<Duration> {
+        match self {
+            Destination::File(file) => file.due(),
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(_) => None,
+        }
+    }
+
+    /// What time asks for while nothing is sent: closing a file that is old enough.
+    pub(crate) async fn tend(&mut self) -> Result<(), Refusal> {
+        match self {
+            Destination::File(file) => file.rotate().await,
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(_) => Ok(()),
+        }
+    }
+}

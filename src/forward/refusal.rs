@@ -1,0 +1,70 @@
+//! Why a try failed in a way that may pass: in plain words, and as far as the next try depends on it.
+
+use std::time::Duration;
+
+use crate::forward::retry::Failure;
+
+/// The kinds of trouble. The log says a kind once, until another follows or all is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// No connection, or it broke.
+    Unreachable,
+    /// No answer within the deadline.
+    Timeout,
+    /// The peer has too much to do.
+    Overload,
+    /// Wrong user, password, certificate or rights.
+    Access,
+    /// A database or table is missing or does not fit.
+    Schema,
+    /// The peer failed, or is not what was expected.
+    Peer,
+    /// A file or folder cannot be read or written.
+    Disk,
+    /// A fault of this program.
+    Internal,
+}
+
+impl Trouble {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Trouble::Unreachable => "unreachable",
+            Trouble::Timeout => "timeout",
+            Trouble::Overload => "overload",
+            Trouble::Access => "access",
+            Trouble::Schema => "schema",
+            Trouble::Peer => "peer",
+            Trouble::Disk => "disk",
+            Trouble::Internal => "internal",
+        }
+    }
+}
+
+/// One failed try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) trouble: Trouble,
+    /// What, where and what to do, without secrets.
+    pub(crate) reason: String,
+    /// The peer's own word on when to come back.
+    pub(crate) asked: Option<Duration>,
+}
+
+impl Refusal {
+    pub(crate) fn new(trouble: Trouble, reason: String) -> Self {
+        Refusal { trouble, reason, asked: None }
+    }
+
+    pub(crate) fn failure(&self) -> Failure {
+        match self.trouble {
+            Trouble::Overload => Failure::Overload { asked: self.asked },
+            Trouble::Unreachable
+            | Trouble::Timeout
+            | Trouble::Access
+            | Trouble::Schema
+            | Trouble::Peer
+            | Trouble::Disk
+            | Trouble::Internal => Failure::Unavailable,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! From a range's chunks to rows: resolve as of the range's versions, set aside what is parked, count what is missing.
+//!
+//! A batch hands out its rows one by one and drops each observation behind it, so what stays in memory is what the
+//! destination keeps. The same range gives the same rows in the same order at every retry, also after a restart.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::vec;
+
+use crate::event::Event;
+use crate::observation::Observation;
+use crate::reading::{Channel, RunId};
+use crate::resolve::{Resolved, Resolver, Timeline};
+use crate::store::{AsideEntry, AsideKind, Chunk, Range, Sequence, Settled};
+
+/// A range in hand and what became of its rows so far.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) destination: Arc<str>,
+    pub(crate) range: Range,
+    /// Another process may have sent it already, in part or whole.
+    pub(crate) resumed: bool,
+    timeline: Arc<Timeline>,
+    pending: Pending,
+    pub(crate) tally: Tally,
+}
+
+/// The outcome of a batch, row by row.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) delivered: u64,
+    pub(crate) resent: u64,
+    pub(crate) damaged: u64,
+    /// Bytes sent or written.
+    pub(crate) bytes: u64,
+    pub(crate) parked: Vec<AsideEntry>,
+    pub(crate) rejected: Vec<Rejected>,
+}
+
+/// A row that the destination will never take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    pub(crate) sequence: Sequence,
+    pub(crate) reason: String,
+}
+
+/// The observations that were not rendered yet.
+#[derive(Debug)]
+struct Pending {
+    chunks: vec::IntoIter<Chunk>,
+    current: Option<(RunId, Sequence, vec::IntoIter<Observation>)>,
+}
+
+impl Iterator for Pending {
+    type Item = (RunId, Sequence, Observation);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((run, sequence, observations)) = &mut self.current
+                && let Some(observation) = observations.next()
+            {
+                let this = *sequence;
+                *sequence += 1;
+                return Some((*run, this, observation));
+            }
+            let chunk = self.chunks.next()?;
+            self.current = Some((chunk.run, chunk.first, chunk.observations.into_iter()));
+        }
+    }
+}
+
+impl Batch {
+    /// The rows of these chunks. What the range names and the chunks lack is damaged.
+    pub(crate) fn new(
+        destination: Arc<str>,
+        range: Range,
+        resumed: bool,
+        chunks: Vec<Chunk>,
+        timeline: Arc<Timeline>,
+    ) -> Self {
+        let read: u64 = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
+        let damaged = (range.last + 1).saturating_sub(range.first).saturating_sub(read);
+        Batch {
+            destination,
+            range,
+            resumed,
+            timeline,
+            pending: Pending { chunks: chunks.into_iter(), current: None },
+            tally: Tally { damaged, ..Tally::default() },
+        }
+    }
+
+    /// Renders further rows until `row` breaks or none is left. `false` when the timeline lacks the range's basis.
+    pub(crate) fn fill(&mut self, mut row: impl FnMut(Sequence, Event) -> ControlFlow<()>) -> bool {
+        let Some(basis) = self.timeline.bases.get(&self.range.basis) else { return false };
+        let resolver = Resolver::new(&self.timeline.anchors, self.range.anchors, basis);
+        for (run, sequence, observation) in self.pending.by_ref() {
+            match resolver.resolve(run, observation) {
+                Resolved::Event(event) => {
+                    if row(sequence, *event).is_break() {
+                        break;
+                    }
+                }
+                Resolved::Parked(observation) => {
+                    let reason = "nobody is assigned to the device".to_owned();
+                    let entry = aside(AsideKind::Parked, reason, run, &observation, &self.destination);
+                    self.tally.parked.push(entry);
+                }
+            }
+        }
+        true
+    }
+
+    /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
+    pub(crate) fn settle(self, chunks: &[Chunk]) -> Settled {
+        let Tally { delivered, resent, damaged, bytes: _, parked, rejected } = self.tally;
+        let mut settled = Settled {
+            delivered,
+            rejected: rejected.len() as u64,
+            parked: parked.len() as u64,
+            damaged,
+            resent,
+            aside: parked,
+        };
+        for Rejected { sequence, reason } in rejected {
+            let found = chunks.iter().find_map(|chunk| {
+                let index = usize::try_from(sequence.checked_sub(chunk.first)?).ok()?;
+                Some((chunk.run, chunk.observations.get(index)?))
+            });
+            // Damaged since it was sent: counted as rejected, but there is nothing left to show.
+            if let Some((run, observation)) = found {
+                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &self.destination));
+            }
+        }
+        settled
+    }
+}
+
+/// The record of an observation that this destination did not get. Its bytes are the observation's CBOR: the reading
+/// behind it is not kept, so the channel only says that, and the entry is the device's own name.
+fn aside(kind: AsideKind, reason: String, run: RunId, observation: &Observation, destination: &str) -> AsideEntry {
+    AsideEntry {
+        kind,
+        reason,
+        device: observation.device.clone(),
+        entry: observation.device.clone(),
+        channel: Channel::Gatt("observation".into()),
+        profile: observation.profile.clone(),
+        run,
+        reading: observation.reading,
+        heard: observation.heard,
+        bytes: cbor(observation),
+        destination: Some(destination.to_owned()),
+    }
+}
+
+/// The observation as a CBOR array, its fields in the order of their declaration, the type by its number.
+fn cbor(observation: &Observation) -> Vec<u8> {
+    let Observation {
+        reading,
+        index,
+        device,
+        profile,
+        event_type,
+        component,
+        value,
+        heard,
+        device_time,
+        since,
+        identity,
+        metadata,
+    } = observation;
+    let fields = (
+        (reading, index, device, profile, *event_type as i8, component),
+        (value, heard, device_time, since, identity.map(|id| *id.as_bytes()), metadata),
+    );
+    // Plain values into a Vec cannot fail.
+    serde_cbor::to_vec(&fields).unwrap_or_default()
+}
