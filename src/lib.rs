@@ -24,17 +24,17 @@ pub mod source;
 #[cfg(feature = "gateway")]
 pub mod forward;
 
-#[cfg(feature = "gateway")]
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod config;
 
-#[cfg(feature = "gateway")]
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod intake;
 
-#[cfg(feature = "gateway")]
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod local;
 
-#[cfg(all(feature = "serial", feature = "mqtt"))]
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod gateway;
 
-#[cfg(all(feature = "serial", feature = "mqtt"))]
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod cli;

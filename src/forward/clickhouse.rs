@@ -19,7 +19,7 @@ use crate::forward::BatchLimit;
 pub use insert::ClickHouse;
 
 /// Where the table is, who writes to it, and how long anything may take.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// `https://host:8443`, without user and password.
     pub url: String,

@@ -12,7 +12,7 @@ use crate::forward::{BatchLimit, Delivery};
 use crate::forward::clickhouse::{self, ClickHouse};
 
 /// One `[[destination]]` of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Its name; the store keeps a cursor under it.
     pub name: String,
@@ -21,7 +21,7 @@ pub struct Settings {
 }
 
 /// What a destination is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// NDJSON files in a folder.
     File(file::Settings),

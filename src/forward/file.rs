@@ -25,7 +25,7 @@ use writer::Writer;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where and how the files are written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The folder. It is made at the start; one that goes missing later is waited for.
     pub dir: PathBuf,
