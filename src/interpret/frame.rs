@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
+
 use crc::{
     CRC_8_MAXIM_DOW, CRC_8_SMBUS, CRC_16_IBM_3740, CRC_16_KERMIT, CRC_16_MODBUS, CRC_16_XMODEM, CRC_32_ISO_HDLC, Crc,
 };
@@ -220,5 +222,49 @@ impl Gatherer {
     pub fn drop_held(&mut self) -> usize {
         self.held.clear();
         std::mem::take(&mut self.frames)
+    }
+}
+
+/// What a serial source makes of whole frames: checked, unpacked and gathered. Where frames are gathered, several may
+/// also stand in one piece. Without a framing every frame is a reading.
+pub fn readings_of(spec: Option<&FrameSpec>, frames: Vec<Bytes>) -> Vec<Result<Bytes, FrameFault>> {
+    let Some(spec) = spec else { return frames.into_iter().map(Ok).collect() };
+    let good = |frame: &[u8]| spec.check(frame).map(|()| Bytes::from(spec.unpack(frame).into_owned()));
+    let Some(gather) = spec.gather else {
+        return frames.iter().map(|frame| good(spec.trimmed(frame))).collect();
+    };
+    let piece = match spec.cut {
+        Cut::Fixed { length, .. } => length,
+        _ => usize::MAX,
+    };
+    let mut gatherer = Gatherer::new(gather);
+    let mut readings = Vec::new();
+    for frame in frames.iter().flat_map(|frame| frame.chunks(piece.max(1))) {
+        match good(frame) {
+            Err(fault) => {
+                gatherer.drop_held();
+                readings.push(Err(fault));
+            }
+            Ok(frame) => {
+                if let Gathered::Whole(whole) = gatherer.push(&frame) {
+                    readings.push(Ok(Bytes::from(whole)));
+                }
+            }
+        }
+    }
+    let held = gatherer.drop_held();
+    if held > 0 || readings.is_empty() {
+        let message = format!("{held} frames of the {} that make a reading", gather.frames);
+        readings.push(Err(FrameFault::new("gather", message)));
+    }
+    readings
+}
+
+impl FrameSpec {
+    /// A text line without its end, as the framer hands it on.
+    fn trimmed<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        let Cut::Line { end } = &self.cut else { return frame };
+        let line = frame.strip_suffix(end.as_ref()).unwrap_or(frame);
+        line.strip_suffix(b"\r").unwrap_or(line)
     }
 }

@@ -1,0 +1,199 @@
+//! What is remembered of one device between its readings.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_cbor::Value as Cbor;
+use uuid::Uuid;
+
+use crate::observation::Value;
+use crate::reading::{BootId, Heard};
+
+/// How many readings are remembered to recognise twins; a bound, a device sends few of them within seconds.
+const TWINS: usize = 8;
+
+/// The version of the bytes that [`DeviceMemory::to_state`] makes.
+const STATE_VERSION: u8 = 1;
+
+/// What interpretation remembers of one device. Only what must outlive a restart (counter totals, reset counts) is in
+/// `to_state`; twins, `every` and context are not.
+#[derive(Debug, Default)]
+pub struct DeviceMemory {
+    /// The profile that context, twins and `every` belong to.
+    profile: Option<Arc<str>>,
+    context: Vec<Option<Value>>,
+    twins: VecDeque<(Vec<u8>, Heard)>,
+    emitted: Vec<(Arc<str>, Heard)>,
+    counters: Vec<Counter>,
+    /// How often the device's sequence or clock was seen to fall back.
+    resets: u64,
+    /// The newest sequence or clock.
+    order: Vec<i64>,
+    clock_checked: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Counter {
+    key: Arc<str>,
+    total: f64,
+    heard: Heard,
+}
+
+/// `(version, [(key, total, boot, ms)], resets, order)` as CBOR arrays.
+type State = (u8, Vec<(Arc<str>, f64, Cbor, u64)>, u64, Vec<i64>);
+
+impl DeviceMemory {
+    /// The part that must outlive a restart, as CBOR.
+    pub fn to_state(&self) -> Vec<u8> {
+        let boot = |boot: BootId| Cbor::Bytes(boot.0.as_bytes().to_vec());
+        let counters = self.counters.iter().map(|c| (c.key.clone(), c.total, boot(c.heard.boot), c.heard.ms));
+        let state: State = (STATE_VERSION, counters.collect(), self.resets, self.order.clone());
+        // Plain values into a Vec: nothing here can fail.
+        serde_cbor::to_vec(&state).unwrap_or_default()
+    }
+
+    /// Unreadable state is an empty memory.
+    pub fn from_state(bytes: &[u8]) -> DeviceMemory {
+        let Ok((STATE_VERSION, counters, resets, order)) = serde_cbor::from_slice::<State>(bytes) else {
+            return DeviceMemory::default();
+        };
+        let counters = counters.into_iter().filter_map(|(key, total, boot, ms)| {
+            let Cbor::Bytes(boot) = boot else { return None };
+            let heard = Heard { boot: BootId(Uuid::from_slice(&boot).ok()?), ms };
+            total.is_finite().then_some(Counter { key, total, heard })
+        });
+        DeviceMemory { counters: counters.collect(), resets, order, ..DeviceMemory::default() }
+    }
+
+    /// Says whether the hub has set or checked the device's clock in this connection; an identity by the device's time
+    /// counts only then.
+    pub fn set_clock_checked(&mut self, checked: bool) {
+        self.clock_checked = checked;
+    }
+
+    pub(super) fn clock_checked(&self) -> bool {
+        self.clock_checked
+    }
+
+    /// Forgets what belongs to another profile.
+    pub(super) fn enter(&mut self, profile: &Arc<str>) {
+        if self.profile.as_ref().is_some_and(|known| Arc::ptr_eq(known, profile) || known == profile) {
+            return;
+        }
+        self.profile = Some(profile.clone());
+        self.context.clear();
+        self.twins.clear();
+        self.emitted.clear();
+    }
+
+    pub(super) fn remember(&mut self, at: u16, value: Value) {
+        let at = usize::from(at);
+        if self.context.len() <= at {
+            self.context.resize(at + 1, None);
+        }
+        self.context[at] = Some(value);
+    }
+
+    pub(super) fn recall(&self, at: u16) -> Option<&Value> {
+        self.context.get(usize::from(at)).and_then(Option::as_ref)
+    }
+
+    /// Whether a reading with this key was heard within `span`; if not, this one is remembered.
+    pub(super) fn is_twin(&mut self, key: Vec<u8>, heard: Heard, span: Duration) -> bool {
+        self.twins.retain(|(_, before)| within(*before, heard, span));
+        if self.twins.iter().any(|(other, _)| *other == key) {
+            return true;
+        }
+        if self.twins.len() >= TWINS {
+            self.twins.pop_front();
+        }
+        self.twins.push_back((key, heard));
+        false
+    }
+
+    /// Whether the last event of this emit lies less than `every` back.
+    pub(super) fn too_soon(&self, key: &str, heard: Heard, every: Duration) -> bool {
+        let last = self.emitted.iter().find(|(other, _)| **other == *key);
+        last.is_some_and(|(_, before)| within(*before, heard, every) && before.ms.abs_diff(heard.ms) < ms(every))
+    }
+
+    pub(super) fn emitted(&mut self, key: &Arc<str>, heard: Heard) {
+        match self.emitted.iter_mut().find(|(other, _)| other == key) {
+            Some((_, last)) => *last = heard,
+            None => self.emitted.push((key.clone(), heard)),
+        }
+    }
+
+    /// The total before and when it was heard; the new one takes its place.
+    pub(super) fn count(&mut self, key: &Arc<str>, total: f64, heard: Heard) -> Option<(f64, Heard)> {
+        let Some(counter) = self.counters.iter_mut().find(|counter| counter.key == *key) else {
+            self.counters.push(Counter { key: key.clone(), total, heard });
+            return None;
+        };
+        let before = (counter.total, counter.heard);
+        (counter.total, counter.heard) = (total, heard);
+        Some(before)
+    }
+
+    /// The reset count after this sequence or time, and whether the memory changed.
+    pub(super) fn resets_after(&mut self, order: Vec<i64>) -> (u64, bool) {
+        if order < self.order {
+            self.resets += 1;
+        }
+        let changed = order != self.order;
+        self.order = order;
+        (self.resets, changed)
+    }
+}
+
+fn ms(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Uptimes of two boots say nothing about each other.
+fn within(before: Heard, now: Heard, span: Duration) -> bool {
+    before.boot == now.boot && before.ms.abs_diff(now.ms) <= ms(span)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Heard {
+        Heard { boot: BootId(Uuid::from_u128(9)), ms }
+    }
+
+    #[test]
+    fn totals_and_resets_outlive_a_restart_and_the_rest_does_not() {
+        let mut memory = DeviceMemory::default();
+        let key: Arc<str> = "frame.steps.steps.".into();
+        assert_eq!(memory.count(&key, 1_042.0, at(5)), None);
+        assert_eq!(memory.resets_after(vec![7]), (0, true));
+        assert_eq!(memory.resets_after(vec![3]), (1, true));
+        memory.remember(2, Value::Int(1));
+        let mut again = DeviceMemory::from_state(&memory.to_state());
+        assert_eq!(again.count(&key, 1_050.0, at(9)), Some((1_042.0, at(5))));
+        assert_eq!(again.resets_after(vec![3]), (1, false));
+        assert_eq!(again.recall(2), None);
+        assert!(memory.to_state().len() < 64, "{} bytes", memory.to_state().len());
+    }
+
+    #[test]
+    fn unreadable_state_is_an_empty_memory() {
+        for bytes in [&b""[..], b"\xff\xff", b"\x84\x02\x80\x00\x80"] {
+            assert_eq!(DeviceMemory::from_state(bytes).resets_after(vec![]), (0, false));
+        }
+    }
+
+    #[test]
+    fn twins_are_near_in_time_and_of_one_boot() {
+        let mut memory = DeviceMemory::default();
+        let span = Duration::from_secs(4);
+        assert!(!memory.is_twin(vec![1], at(0), span));
+        assert!(memory.is_twin(vec![1], at(4_000), span));
+        assert!(!memory.is_twin(vec![2], at(4_000), span));
+        assert!(!memory.is_twin(vec![1], at(4_001), span));
+        assert!(!memory.is_twin(vec![1], Heard { boot: BootId::WALL, ms: 4_001 }, span));
+    }
+}

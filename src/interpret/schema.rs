@@ -1,0 +1,1 @@
+//! The JSON Schema of the profile language, made from its types.
