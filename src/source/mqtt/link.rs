@@ -136,7 +136,7 @@ impl Writer {
     pub(super) fn subscribe(&self, filters: &[String]) -> Option<usize> {
         for filters in filters.chunks(FILTERS_AT_ONCE) {
             match self {
-                Writer::V5(client) => client.try_subscribe_many(filters.iter().map(filter_v5)).ok()?,
+                Writer::V5(client) => client.try_subscribe_many(filters.iter().map(|path| filter_v5(path))).ok()?,
                 Writer::V4(client) => {
                     let filter = |path: &String| SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce);
                     client.try_subscribe_many(filters.iter().map(filter)).ok()?;
@@ -170,8 +170,8 @@ impl Writer {
     }
 }
 
-fn filter_v5(path: &String) -> packets5::Filter {
-    let mut filter = packets5::Filter::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce);
+fn filter_v5(path: &str) -> packets5::Filter {
+    let mut filter = packets5::Filter::new(path, v5::mqttbytes::QoS::AtLeastOnce);
     // The subscription is repeated at each connect; retained messages need not be.
     filter.retain_forward_rule = packets5::RetainForwardRule::OnNewSubscribe;
     filter
