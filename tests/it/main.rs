@@ -1,1 +1,7 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod framing;
+mod mqtt;
+mod rig;
+mod serial;

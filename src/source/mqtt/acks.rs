@@ -166,7 +166,7 @@ mod tests {
         let (durable, receipt) = oneshot::channel();
         acks.set(second, State::Done);
         acks.set(first, State::Delivered(receipt));
-        assert_eq!(settled(&mut acks), []);
+        assert_eq!(settled(&mut acks), [0u16; 0]);
         durable.send(()).unwrap();
         assert_eq!(settled(&mut acks), [7, 8]);
         assert_eq!(acks.len(), 0);
@@ -183,7 +183,7 @@ mod tests {
         assert!(acks.came_again(7, 1));
         assert!(!acks.came_again(8, 2), "it never came to the intake");
         acks.set(number, State::Done);
-        assert_eq!(settled(&mut acks), [], "a number of the lost connection says nothing");
+        assert_eq!(settled(&mut acks), [0u16; 0], "a number of the lost connection says nothing");
         durable.send(()).unwrap();
         assert_eq!(settled(&mut acks), [7]);
     }

@@ -122,18 +122,16 @@ impl Devices {
             return;
         }
         for device in self.known.values_mut().filter(|device| !device.queue.is_empty()) {
-            while device.inlet.has_place()
-                && let Some(held) = device.queue.pop_front()
-            {
-                let bytes = held.bytes();
-                // Another source may take the last place of all between the look and the try.
-                if let Err(held) = device.try_deliver(held, acks, &self.source, window) {
-                    device.queue.push_front(held);
+            while let Some(held) = device.queue.front() {
+                // Looked at first: what is refused would have been copied for nothing.
+                if !device.inlet.has_place() || device.try_deliver(held, acks, &self.source, window).is_err() {
                     break;
                 }
+                let bytes = held.bytes();
                 self.held -= 1;
                 self.held_bytes -= bytes;
                 device.bytes -= bytes;
+                device.queue.pop_front();
             }
         }
     }
@@ -201,23 +199,14 @@ impl Held {
 }
 
 impl Device {
-    fn try_deliver(&self, held: Held, acks: &mut Acks, source: &Arc<str>, window: usize) -> Result<(), Held> {
+    fn try_deliver(&self, held: &Held, acks: &mut Acks, source: &Arc<str>, window: usize) -> Result<(), NotTaken> {
         let reading = held.reading.clone();
         let Some((number, publish)) = held.publish.clone() else {
-            return self.inlet.try_deliver(reading, None, None).or_else(|why| kept(why, held));
+            return self.inlet.try_deliver(reading, None, None);
         };
         let (receipt, waiting) = Receipt::new(source.clone(), window);
-        match self.inlet.try_deliver(reading, Some(receipt), Some(publish)) {
-            Ok(()) => {
-                acks.set(number, State::Delivered(waiting));
-                Ok(())
-            }
-            Err(why) => kept(why, held),
-        }
+        self.inlet.try_deliver(reading, Some(receipt), Some(publish))?;
+        acks.set(number, State::Delivered(waiting));
+        Ok(())
     }
-}
-
-/// What was not taken is held on; at a stop as well, and the broker will send it again.
-fn kept(_why: NotTaken, held: Held) -> Result<(), Held> {
-    Err(held)
 }

@@ -4,6 +4,7 @@
 //! after it has made the new one, and their acknowledgements could hit other messages in a session that the broker lost.
 
 use std::fmt;
+use std::io;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::Error as CodecError;
@@ -135,7 +136,7 @@ impl Writer {
     pub(super) fn subscribe(&self, filters: &[String]) -> Option<usize> {
         for filters in filters.chunks(FILTERS_AT_ONCE) {
             match self {
-                Writer::V5(client) => client.try_subscribe_many(filters.iter().map(filter_v5)).ok()?,
+                Writer::V5(client) => client.try_subscribe_many(filters.iter().map(|path| filter_v5(path))).ok()?,
                 Writer::V4(client) => {
                     let filter = |path: &String| SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce);
                     client.try_subscribe_many(filters.iter().map(filter)).ok()?;
@@ -169,8 +170,8 @@ impl Writer {
     }
 }
 
-fn filter_v5(path: &String) -> packets5::Filter {
-    let mut filter = packets5::Filter::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce);
+fn filter_v5(path: &str) -> packets5::Filter {
+    let mut filter = packets5::Filter::new(path, v5::mqttbytes::QoS::AtLeastOnce);
     // The subscription is repeated at each connect; retained messages need not be.
     filter.retain_forward_rule = packets5::RetainForwardRule::OnNewSubscribe;
     filter
@@ -239,13 +240,22 @@ fn fault_v5(error: v5::ConnectionError) -> Fault {
             Fault::Oversized(*pkt_size)
         }
         MqttState(v5::StateError::ConnectionAborted) => Fault::Closed,
-        MqttState(Deserialization(CodecError5::Io(error))) => Fault::Other(error.to_string()),
+        MqttState(Deserialization(CodecError5::Io(error)) | v5::StateError::Io(error)) => fault_io(error),
         // A broker of before MQTT 5 answers with a CONNACK of its own form.
         MqttState(Deserialization(_)) => Fault::Version(error.to_string()),
         ConnectionRefused(
             packets5::ConnectReturnCode::UnsupportedProtocolVersion
             | packets5::ConnectReturnCode::RefusedProtocolVersion,
         ) => Fault::Version(error.to_string()),
+        _ => Fault::Other(error.to_string()),
+    }
+}
+
+/// A reset is a broker that hung up with something unread, as old ones do at a version that they do not know.
+fn fault_io(error: &io::Error) -> Fault {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    match error.kind() {
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof => Fault::Closed,
         _ => Fault::Other(error.to_string()),
     }
 }
@@ -257,6 +267,9 @@ fn fault_v4(error: rumqttc::ConnectionError) -> Fault {
             Fault::Oversized(*bytes)
         }
         MqttState(rumqttc::StateError::ConnectionAborted) => Fault::Closed,
+        MqttState(rumqttc::StateError::Deserialization(CodecError::Io(error)) | rumqttc::StateError::Io(error)) => {
+            fault_io(error)
+        }
         ConnectionRefused(rumqttc::ConnectReturnCode::RefusedProtocolVersion) => Fault::Version(error.to_string()),
         _ => Fault::Other(error.to_string()),
     }
