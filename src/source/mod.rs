@@ -14,3 +14,4 @@ pub mod recorded;
 pub mod replay;
 #[cfg(feature = "serial")]
 pub mod serial;
+pub mod virtual_patient;
