@@ -9,6 +9,7 @@ use biogate::reading::Channel;
 use biogate::source::health::Count;
 use biogate::source::serial::port_name::{NotFound, PortName};
 use biogate::source::serial::{self, SILENCE, SerialSettings};
+use biogate::source::supervise::supervise;
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -160,4 +161,23 @@ fn a_usb_device_is_found_by_what_it_says_of_itself() {
     for bad in ["ttyUSB0", "usb:10c4", "usb:10c4:xyz0", "usb:10c4:ea60:", ""] {
         assert!(bad.parse::<PortName>().is_err(), "{bad}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_is_started_again() {
+    let (context, rig) = Rig::new();
+    let starts = std::sync::atomic::AtomicU32::new(0);
+    let source = supervise("strap", context, |mut context| {
+        let first = starts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        async move {
+            assert!(!first, "as a broken library would");
+            context.stop.wait().await;
+        }
+    });
+    let stop = async {
+        until("it is started again", || starts.load(std::sync::atomic::Ordering::Relaxed) == 2).await;
+        rig.stop.send(true).unwrap();
+    };
+    tokio::join!(source, stop);
+    assert_eq!(rig.state("strap"), "its task panicked and is started again");
 }
