@@ -272,3 +272,30 @@ async fn a_broker_without_mqtt_5_is_spoken_to_in_3_1_1() {
     assert_eq!((text(&delivery), delivery.publish.as_ref().unwrap().window), ("1", 20));
     assert_eq!(rig.count(BROKER, Count::Oversized), 1);
 }
+
+#[tokio::test]
+async fn a_secured_broker_wants_certificates_and_the_password() {
+    let Some(broker) = Mosquitto::start_secured() else { return };
+    let file = |name: &str| Some(broker.folder.path().join(name));
+    let open = settings(&broker, "clinic/{device}/vitals");
+    let url = format!("mqtts://localhost:{}", broker.port);
+    std::fs::write(broker.folder.path().join("password"), "wrong\n").unwrap();
+    let secured = MqttBroker {
+        url,
+        user: Some("hub".to_owned()),
+        password_file: file("password"),
+        cert_file: file("hub.pem"),
+        key_file: file("hub.key"),
+        ..open
+    };
+    let (context, rig) = Rig::new();
+    let _unsure = tokio::spawn(mqtt::run(secured.clone(), context));
+    until("an unknown authority is refused", || rig.state(BROKER).contains("certificate verify failed")).await;
+
+    let (context, rig) = Rig::new();
+    let trusting = MqttBroker { ca_file: file("ca.pem"), ..secured };
+    let _source = tokio::spawn(mqtt::run(trusting, context));
+    until("the wrong password is refused", || rig.state(BROKER).contains("NotAuthorized")).await;
+    std::fs::write(broker.folder.path().join("password"), "secret\n").unwrap();
+    until("the password is read again", || rig.state(BROKER).starts_with("connected by MQTT 5")).await;
+}
