@@ -274,6 +274,19 @@ async fn a_broker_without_mqtt_5_is_spoken_to_in_3_1_1() {
 }
 
 #[tokio::test]
+async fn a_packet_that_cannot_even_be_read_does_not_block_the_rest_for_ever() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let front = crate::rig::mosquitto::old_broker(broker.port).await;
+    let url = format!("mqtt://127.0.0.1:{front}");
+    let (mut rig, _source) = connected(MqttBroker { url, ..settings(&broker, "clinic/{device}/vitals") }).await;
+    broker.publish(vec![note("clinic/a/vitals", vec![b'x'; mqtt::MAX_PACKET_V4 + 1])]).await;
+    until("it is met three times", || rig.count(BROKER, Count::Oversized) == 3).await;
+    until("the session is new", || rig.state(BROKER).ends_with("new session")).await;
+    broker.publish(vec![note("clinic/a/vitals", "1")]).await;
+    assert_eq!(rig.next_text().await, "1");
+}
+
+#[tokio::test]
 async fn a_secured_broker_wants_certificates_and_the_password() {
     let Some(broker) = Mosquitto::start_secured() else { return };
     let file = |name: &str| Some(broker.folder.path().join(name));

@@ -14,6 +14,9 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
+/// Packets in flight the other way. The client keeps a place for each: the default of 65,535 would cost 8 MB.
+pub(super) const OUTGOING: u16 = 128;
+
 /// A secret or certificate file is at most this long.
 const MAX_FILE: u64 = 256 * 1024;
 
@@ -82,6 +85,7 @@ pub(super) fn v5(broker: &MqttBroker, clean_start: bool) -> Result<v5::MqttOptio
     options.set_clean_start(clean_start);
     options.set_manual_acks(true);
     options.set_receive_maximum(Some(RECEIVE_MAXIMUM as u16));
+    options.set_outgoing_inflight_upper_limit(OUTGOING);
     // The broker drops what is longer; else it would come back at every connect.
     options.set_max_packet_size(Some(MAX_PACKET as u32));
     options.set_session_expiry_interval(Some(broker.session_expiry.as_secs().min(u64::from(u32::MAX - 1)) as u32));
@@ -101,6 +105,7 @@ pub(super) fn v4(broker: &MqttBroker, clean_session: bool) -> Result<MqttOptions
     options.set_keep_alive(KEEP_ALIVE);
     options.set_clean_session(clean_session);
     options.set_manual_acks(true);
+    options.set_inflight(OUTGOING);
     options.set_max_packet_size(MAX_PACKET_V4, MAX_PACKET);
     if address.tls {
         options.set_transport(tls(broker)?);

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::source::backoff::Backoff;
 use crate::source::context::Stop;
-use crate::source::mqtt::options::{Address, BadSettings, CONNECT_DEADLINE};
+use crate::source::mqtt::options::{Address, BadSettings, CONNECT_DEADLINE, OUTGOING};
 
 /// Messages that may wait for the broker; what comes while they do is lost, as on a device without a memory.
 const WAITING: usize = 1_024;
@@ -40,6 +40,7 @@ pub fn publisher(
 ) -> Result<(Publisher, impl Future<Output = ()> + Send + 'static), BadSettings> {
     let address = Address::parse(url)?;
     let mut options = MqttOptions::new(client_id, &address.host, address.port);
+    options.set_outgoing_inflight_upper_limit(OUTGOING);
     options.set_connection_timeout(CONNECT_DEADLINE.as_secs());
     if address.tls {
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Native));
