@@ -59,7 +59,7 @@ const LASTED: Duration = Duration::from_secs(5);
 const TOO_OFTEN: u32 = 3;
 
 /// One broker and the entries that hear it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttBroker {
     /// Its name in the configuration.
     pub name: Arc<str>,
@@ -88,7 +88,7 @@ pub struct MqttBroker {
 }
 
 /// One device entry of a broker.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttDevice {
     /// The entry's name; also the device's where the topic captures none.
     pub entry: Arc<str>,

@@ -43,7 +43,7 @@ const IN_THE_MIDDLE: Duration = Duration::from_millis(20);
 const BAUD: u32 = 9_600;
 
 /// One serial device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SerialSettings {
     /// The `device_id` of its readings.
     pub device: Arc<str>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use biogate::interpret::link::{Cut, FrameSpec, LinkSpec, Parity, Repeated};
 use biogate::reading::Channel;
+use biogate::source::delivery::PLACES;
 use biogate::source::health::Count;
 use biogate::source::serial::port_name::{NotFound, PortName};
 use biogate::source::serial::{self, SILENCE, SerialSettings};
@@ -91,13 +92,13 @@ async fn a_flooding_device_waits_alone() {
     ];
     let mut master = flooder.master();
     std::thread::spawn(move || while master.write_all(b"HR:200\n").is_ok() {});
-    until("the flooder's places are taken", || rig.deliveries.len() >= biogate::source::delivery::PLACES).await;
+    until("the flooder's places are taken", || rig.deliveries.len() == PLACES).await;
     pty.send(b"HR:60\n");
-    let mut of_loud = 0;
-    while &*rig.next().await.reading.device == "loud" {
-        of_loud += 1;
+    until("the other device has a place of its own", || rig.deliveries.len() == PLACES + 1).await;
+    for _ in 0..PLACES {
+        assert_eq!(&*rig.next().await.reading.device, "loud");
     }
-    assert!(of_loud <= 2 * biogate::source::delivery::PLACES, "{of_loud} stood before the other device");
+    assert_eq!(&*rig.next().await.reading.device, "quiet");
     drop(flooder);
 }
 

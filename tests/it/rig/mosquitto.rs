@@ -1,4 +1,5 @@
 //! A real mosquitto of one test: its own free port, folder and settings; stopped by its id.
+#![allow(clippy::disallowed_methods, reason = "a test may wait for its broker on its own thread")]
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
