@@ -7,6 +7,7 @@ use biogate::reading::Channel;
 use biogate::source::delivery::Delivery;
 use biogate::source::health::Count;
 use biogate::source::mqtt::{self, MqttBroker, MqttDevice};
+use rumqttc::v5::mqttbytes::QoS;
 use tokio::task::JoinHandle;
 
 use crate::rig::mosquitto::{Mosquitto, Note, note};
@@ -207,6 +208,16 @@ async fn a_packet_over_the_limit_costs_nothing_but_itself() {
     assert_eq!(rig.next_text().await.len(), mqtt::MAX_PACKET - 100);
     assert_eq!(rig.next_text().await, "1");
     assert_eq!(rig.count(BROKER, Count::Disconnects), 0);
+}
+
+#[tokio::test]
+async fn a_message_at_qos_0_has_no_receipt() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let (mut rig, _source) = connected(settings(&broker, "clinic/{device}/vitals")).await;
+    broker.publish(vec![Note { qos: QoS::AtMostOnce, ..note("clinic/a/vitals", "0") }]).await;
+    let delivery = rig.next().await;
+    assert_eq!(text(&delivery), "0");
+    assert!(delivery.receipt.is_none() && delivery.publish.is_none());
 }
 
 #[tokio::test]

@@ -235,3 +235,105 @@ impl Device {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{BootId, Heard};
+    use crate::source::delivery;
+
+    struct Rig {
+        devices: Devices,
+        acks: Acks,
+        health: Arc<Health>,
+        now: Instant,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let health = Arc::new(Health::default());
+            let devices = Devices::new(delivery::channel().0, health.clone(), "ward".into(), 1_000);
+            Rig { devices, acks: Acks::default(), health, now: Instant::now() }
+        }
+
+        fn hold(&mut self, name: &str, bytes: usize) {
+            let Admitted { place, name, channel } = self.devices.admit(name, true, "topic").unwrap();
+            let heard = Heard { boot: BootId::WALL, ms: 0 };
+            let reading = Reading { device: name.clone(), entry: name, channel, bytes: vec![0; bytes].into(), heard };
+            let publish = Publish {
+                broker: "ward".into(),
+                packet_id: 1,
+                redelivered: false,
+                payload_hash: 0,
+                window: RECEIVE_MAXIMUM,
+            };
+            let number = self.acks.came(1, 0, State::Held);
+            self.devices.hold(place, Held { reading, publish: Some((number, publish)) });
+        }
+
+        /// What is counted as flooded of this device, once the floods of `later` are dropped.
+        fn flooded(&mut self, later: Duration, name: &str) -> u64 {
+            self.devices.drop_floods(self.now + later, &mut self.acks);
+            self.health.device(name).total(Count::Flooded)
+        }
+    }
+
+    #[test]
+    fn a_burst_that_drains_in_time_is_no_flood() {
+        let mut rig = Rig::new();
+        (0..600).for_each(|_| rig.hold("loud", 10));
+        assert_eq!(rig.flooded(Duration::ZERO, "loud"), 0);
+        assert_eq!(rig.flooded(GRACE / 2, "loud"), 0);
+        rig.hold("quiet", 10);
+        assert_eq!(rig.flooded(GRACE, "loud"), 600);
+        assert_eq!((rig.devices.held, rig.devices.held_bytes), (1, 10 + OVERHEAD));
+        let mut settled = 0;
+        assert!(
+            rig.acks
+                .settle(|_| {
+                    settled += 1;
+                    true
+                })
+                .is_ok()
+        );
+        assert_eq!(settled, 600, "what is dropped is acknowledged, what is held is not");
+    }
+
+    #[test]
+    fn all_that_can_be_held_is_a_flood_at_once() {
+        let mut rig = Rig::new();
+        (0..RECEIVE_MAXIMUM).for_each(|_| rig.hold("loud", 10));
+        assert_eq!(rig.flooded(Duration::ZERO, "loud"), RECEIVE_MAXIMUM as u64);
+    }
+
+    #[test]
+    fn many_devices_with_little_each_are_no_flood() {
+        let mut rig = Rig::new();
+        (0..30 * 20).for_each(|n| rig.hold(&format!("bed-{}", n % 30), 10));
+        rig.flooded(Duration::ZERO, "bed-0");
+        let later = rig.flooded(GRACE * 100, "bed-0");
+        assert_eq!((later, rig.devices.held), (0, 600));
+    }
+
+    #[test]
+    fn the_device_with_most_bytes_floods_where_bytes_are_short() {
+        let mut rig = Rig::new();
+        (0..100).for_each(|_| rig.hold("chatty", 10));
+        (0..3).for_each(|_| rig.hold("large", 1024 * 1024 - OVERHEAD));
+        assert_eq!(rig.flooded(Duration::ZERO, "large"), 0);
+        rig.hold("large", 1024 * 1024 - OVERHEAD);
+        assert_eq!(rig.flooded(Duration::ZERO, "large"), 4);
+        assert_eq!(rig.devices.held, 100);
+    }
+
+    #[test]
+    fn with_the_session_what_was_held_comes_again_and_without_it_is_kept() {
+        for (session_present, held) in [(true, 0), (false, 2)] {
+            let mut rig = Rig::new();
+            rig.hold("a", 10);
+            rig.hold("b", 10);
+            rig.devices.reconnected(session_present);
+            assert_eq!((rig.devices.held, rig.devices.busy.len()), (held, held));
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rumqttc::tokio_native_tls::native_tls::{Certificate, Identity, TlsConnector};
+use rumqttc::tokio_native_tls::native_tls::{Certificate, Identity, Protocol, TlsConnector};
 use rumqttc::{MqttOptions, TlsConfiguration, Transport, v5};
 
 use crate::source::mqtt::{MAX_PACKET, MAX_PACKET_V4, MqttBroker, RECEIVE_MAXIMUM};
@@ -128,6 +128,7 @@ fn credentials(broker: &MqttBroker) -> Result<Option<(String, String)>, BadSetti
 
 fn tls(broker: &MqttBroker) -> Result<Transport, BadSettings> {
     let mut connector = TlsConnector::builder();
+    connector.min_protocol_version(Some(Protocol::Tlsv12));
     if let Some(ca) = &broker.ca_file {
         for certificate in certificates(&read(ca)?) {
             connector.add_root_certificate(Certificate::from_pem(certificate)?);
