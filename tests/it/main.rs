@@ -3,5 +3,7 @@
 
 mod framing;
 mod mqtt;
+mod replay;
 mod rig;
 mod serial;
+mod virtual_patient;
