@@ -9,9 +9,9 @@ use crate::observation::Value;
 use super::error::{Wrong, near};
 use super::file::{FieldRow, UnknownName};
 use super::kind::{Kind, unsigned};
-use super::notation::{At, Condition, Count, Names};
+use super::notation::{At, Condition, Count, Names, Scalar};
 use super::step::{
-    Act, Field, Length, NameTable, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test, Work,
+    Act, Field, Length, Must, NameTable, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test, Work,
 };
 
 /// The longest repeat that a profile may fix.
@@ -364,13 +364,24 @@ fn work(name: &str, row: &FieldRow, kind: Option<Kind>) -> Result<Work, Wrong> {
         });
     let all = |scalars: Option<&super::notation::Scalars>| scalars.map_or_else(Vec::new, |s| s.all().to_vec());
     Ok(Work {
-        must: all(row.must.as_ref()),
+        must: all(row.must.as_ref()).into_iter().map(must).collect(),
         missing: all(row.missing.as_ref()),
         names: row.values.as_ref().map(table),
         scale: row.scale,
         offset: row.offset.unwrap_or(0.0),
         flag: one_bit && !arithmetic && row.values.is_none(),
     })
+}
+
+/// `"0..100"` is a range, anything else the value itself.
+fn must(scalar: Scalar) -> Must {
+    let range = match &scalar {
+        Scalar::Text(text) => {
+            text.split_once("..").and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)))
+        }
+        Scalar::Int(_) | Scalar::Num(_) | Scalar::Bool(_) => None,
+    };
+    range.map_or(Must::Be(scalar), |(low, high)| Must::Lie(low, high))
 }
 
 fn table(names: &Names) -> NameTable {

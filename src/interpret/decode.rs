@@ -11,7 +11,8 @@ use super::message::{self, Parts};
 use super::notation::Scalar;
 use super::read::{self, Raw};
 use super::step::{
-    Act, Channel, Field, Length, NameTable, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test, Work,
+    Act, Channel, Field, Length, Must, NameTable, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test,
+    Work,
 };
 use super::unit::tidy;
 use super::{Fault, FaultKind};
@@ -403,8 +404,8 @@ fn finish(work: &Work, raw: Raw) -> Result<(State, Value), String> {
         Raw::Bool(bit) => Value::Bool(bit),
         Raw::Text(text) | Raw::Time(_, text) => Value::Text(text),
     };
-    if !work.must.is_empty() && !work.must.iter().any(|must| equals(must, &value)) {
-        let wanted: Vec<String> = work.must.iter().map(Scalar::shown).collect();
+    if !work.must.is_empty() && !work.must.iter().any(|must| must.holds(&value)) {
+        let wanted: Vec<String> = work.must.iter().map(Must::shown).collect();
         return Err(format!("it is {}, it must be {}", shown(&value), wanted.join(" or ")));
     }
     if work.missing.iter().any(|missing| equals(missing, &value)) {
@@ -416,13 +417,31 @@ fn finish(work: &Work, raw: Raw) -> Result<(State, Value), String> {
         (None, Value::Num(number)) => arithmetic(work, number),
         (None, value) => value,
     };
-    Ok((State::Known, value))
+    Ok((if value == Value::Null { State::Missing } else { State::Known }, value))
 }
 
 fn arithmetic(work: &Work, number: f64) -> Value {
     let scaled = work.scale.map_or(number, |scale| number * scale.num / scale.den);
     let sum = if work.offset == 0.0 { scaled } else { tidy(scaled + work.offset) };
     if sum.is_finite() { Value::Num(sum) } else { Value::Null }
+}
+
+impl Must {
+    fn holds(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Must::Be(wanted), value) => equals(wanted, value),
+            (Must::Lie(low, high), Value::Int(number)) => (*low..=*high).contains(&(*number as f64)),
+            (Must::Lie(low, high), Value::Num(number)) => (*low..=*high).contains(number),
+            (Must::Lie(..), _) => false,
+        }
+    }
+
+    fn shown(&self) -> String {
+        match self {
+            Must::Be(wanted) => wanted.shown(),
+            Must::Lie(low, high) => format!("{low} to {high}"),
+        }
+    }
 }
 
 impl NameTable {

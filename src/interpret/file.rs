@@ -352,7 +352,7 @@ pub struct FieldRow {
     pub r#if: Option<Condition>,
     /// Not read if this holds.
     pub unless: Option<Condition>,
-    /// What it must be; anything else refuses the frame.
+    /// What it must be, or a range as `"0..100"` (both ends belong); anything else refuses the frame.
     pub must: Option<Scalars>,
     /// The values by which the device says "no value".
     pub missing: Option<Scalars>,

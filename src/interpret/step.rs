@@ -142,13 +142,21 @@ pub(super) enum Repeat {
 /// What is done with a raw value, in this order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Work {
-    pub(super) must: Vec<Scalar>,
+    pub(super) must: Vec<Must>,
     pub(super) missing: Vec<Scalar>,
     pub(super) names: Option<NameTable>,
     pub(super) scale: Option<Scale>,
     pub(super) offset: f64,
     /// One bit without further meaning: true or false.
     pub(super) flag: bool,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone)]
+pub(super) enum Must {
+    Be(Scalar),
+    /// Both ends belong.
+    Lie(f64, f64),
 }
 
 #[derive(Debug, Clone)]
