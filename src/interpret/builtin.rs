@@ -1,7 +1,7 @@
 //! The shipped profiles, inside the program.
 
 /// File name and text of each.
-pub(super) const FILES: [(&str, &str); 16] = [
+pub const FILES: [(&str, &str); 16] = [
     ("bluetooth-battery.toml", include_str!("../../device-profiles/bluetooth-battery.toml")),
     ("bluetooth-blood-pressure.toml", include_str!("../../device-profiles/bluetooth-blood-pressure.toml")),
     ("bluetooth-health-thermometer.toml", include_str!("../../device-profiles/bluetooth-health-thermometer.toml")),

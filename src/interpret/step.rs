@@ -17,7 +17,7 @@ pub(super) type RowId = u16;
 
 /// One channel, ready to run.
 #[derive(Debug, Clone)]
-pub struct Channel {
+pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) get: Option<GetName>,
     pub(super) format: Layout,
@@ -35,7 +35,7 @@ pub struct Channel {
     pub(super) identity: Vec<SlotId>,
     /// Slots that are remembered for the device, with their place in its context.
     pub(super) remembered: Vec<(SlotId, u16)>,
-    /// Largest number of examples; only their count is needed after loading.
+    /// Only the number of examples is needed after loading.
     pub(super) good_examples: usize,
     pub(super) refused_examples: usize,
 }
