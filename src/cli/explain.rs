@@ -34,7 +34,7 @@ pub(super) fn draw(frame: &Frame) -> String {
             let to = span.bytes.end.min(start + ROW).saturating_sub(start).max(from);
             let marks = vec!["^^"; to - from].join(" ");
             let blank = " ".repeat(3 * from);
-            let width = 3 * ROW - 3 * from;
+            let width = 3 * frame.bytes.len().min(ROW) + 1 - 3 * from;
             let bits = span.bits.map_or_else(String::new, |(high, low)| {
                 if high == low { format!(" bit {high}") } else { format!(" bits {high}-{low}") }
             });
