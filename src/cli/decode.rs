@@ -90,8 +90,14 @@ impl DecodeArgs {
             print!("{drawing}");
             print(&frames, &zone, self.explain);
         }
-        let refused = frames.iter().flat_map(|frame| &frame.said.interpretation.faults).any(is_refusal);
-        Ok(if refused { ExitCode::from(1) } else { ExitCode::SUCCESS })
+        Ok(if any_refused(&frames) { ExitCode::from(1) } else { ExitCode::SUCCESS })
+    }
+
+    /// The object of `--json`, and whether a frame was refused.
+    pub fn answer(&self) -> anyhow::Result<(Json, bool)> {
+        let (frames, zone) = self.decode()?;
+        let profile = frames.first().map_or("", |frame| &frame.profile);
+        Ok((object(profile, &frames, &zone), any_refused(&frames)))
     }
 
     fn decode(&self) -> anyhow::Result<(Vec<Frame>, TimeZone)> {
@@ -196,8 +202,9 @@ pub(super) struct Frame {
     pub(super) said: Explained,
 }
 
-fn is_refusal(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::Refused | FaultKind::NoKey)
+fn any_refused(frames: &[Frame]) -> bool {
+    let is_refusal = |fault: &Fault| matches!(fault.kind, FaultKind::Refused | FaultKind::NoKey);
+    frames.iter().flat_map(|frame| &frame.said.interpretation.faults).any(is_refusal)
 }
 
 /// The object of `--json`: events and faults of all frames, fields of the last.

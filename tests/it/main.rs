@@ -1,1 +1,3 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
+
+mod profiles;
