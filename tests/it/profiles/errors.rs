@@ -74,7 +74,6 @@ fn names_are_unique_unless_conditions_exclude_each_other() {
     let row = "{ name = \"rate\",  type = \"u8\", unit = \"/min\" },";
     wrong(row, &two.replace("unless", "if"), 15, "the name \"rate\" twice", "exclude");
     assert!(Profile::parse("p.toml", &GOOD.replacen(row, two, 1)).is_ok());
-}");
 }
 
 #[test]

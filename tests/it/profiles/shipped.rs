@@ -33,6 +33,15 @@ fn a_shipped_profile_is_refused_when_any_number_in_its_good_examples_is_wrong() 
 }
 
 #[test]
+fn the_profile_that_the_guide_writes_loads() {
+    let guide = include_str!("../../../docs/profiles.md");
+    let blocks = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    let profile: String = blocks.map(|(block, _)| block).collect();
+    let device = Device::of(&profile);
+    assert_eq!(device.profile().examples().map(|(_, good, refused)| (good, refused)).collect::<Vec<_>>(), [(2, 2)]);
+}
+
+#[test]
 fn sources_find_link_and_frame_settings() {
     let device = Device::shipped("contec-cms50dplus");
     let link = device.profile().link();
