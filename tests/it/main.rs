@@ -3,6 +3,7 @@
 
 mod framing;
 mod mqtt;
+mod profiles;
 mod replay;
 mod rig;
 mod serial;
