@@ -72,7 +72,8 @@ impl Destination {
         }
     }
 
-    pub(crate) async fn deliver(&mut self, batch: Batch) -> Delivery {
+    /// Tries to deliver a batch.
+    pub async fn deliver(&mut self, batch: Batch) -> Delivery {
         match self {
             Destination::File(file) => file.deliver(batch).await,
             #[cfg(feature = "clickhouse")]

@@ -69,7 +69,7 @@ impl File {
     }
 
     /// Writes the rows of a batch. A batch that failed is consumed: its range is read again for the next try.
-    pub(crate) async fn deliver(&mut self, mut batch: Batch) -> Delivery {
+    pub async fn deliver(&mut self, mut batch: Batch) -> Delivery {
         match self.run(move |writer| writer.write(&mut batch).map(|()| Some(batch))).await {
             Ok(Some(batch)) => Delivery::Done(batch),
             Ok(None) => Delivery::Again(Refusal::new(Trouble::Internal, "the batch went missing".to_owned())),
