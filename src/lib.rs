@@ -23,3 +23,6 @@ pub mod source;
 
 #[cfg(feature = "gateway")]
 pub mod forward;
+
+#[cfg(feature = "gateway")]
+pub mod cli;

@@ -53,7 +53,7 @@ impl Kind {
 #[derive(Debug)]
 pub enum Destination {
     /// NDJSON files in a folder.
-    File(File),
+    File(Box<File>),
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Box<ClickHouse>),
@@ -63,7 +63,7 @@ impl Destination {
     /// A destination that has not been touched yet. `Err` says what is wrong with its settings.
     pub fn new(settings: &Settings, health: &Health) -> Result<Destination, String> {
         match &settings.kind {
-            Kind::File(file) => Ok(Destination::File(File::new(file.clone(), health.clone()))),
+            Kind::File(file) => Ok(Destination::File(Box::new(File::new(file.clone(), health.clone())))),
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(clickhouse) => match ClickHouse::new(clickhouse.clone()) {
                 Ok(made) => Ok(Destination::ClickHouse(Box::new(made))),

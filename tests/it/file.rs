@@ -163,10 +163,10 @@ impl SmallDisk {
         let mount =
             std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&dir).status();
         if mount.is_ok_and(|status| status.success()) {
-            Some(SmallDisk { dir, _root: root })
-        } else {
-            crate::rig::skip("no small disk can be mounted here (needs root)")
+            return Some(SmallDisk { dir, _root: root });
         }
+        crate::rig::missing("a small disk (mounting one needs root)");
+        None
     }
 }
 

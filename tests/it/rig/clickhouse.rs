@@ -10,7 +10,7 @@ use biogate::forward::clickhouse::Settings;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::skip;
+use super::missing;
 
 /// A running engine and this test's own database in it.
 pub(crate) struct Engine {
@@ -33,7 +33,10 @@ impl Engine {
 
     /// An engine that only this test uses: its faults can be switched, and it can be stopped.
     pub(crate) fn own() -> Option<Engine> {
-        let Some(venv) = venv() else { return skip("the ClickHouse engine cannot be installed") };
+        let Some(venv) = venv() else {
+            missing("the ClickHouse engine (tests/servers/clickhouse.sh install)");
+            return None;
+        };
         let files = tempfile::tempdir().unwrap();
         std::fs::write(files.path().join("users.json"), r#"{"default":"","gw":"password"}"#).unwrap();
         let (child, address) = start(venv, files.path(), "0");

@@ -1,12 +1,14 @@
-//! What tests share: real servers on loopback, and values to send.
+//! The rig: real parts on loopback, each started for one test and stopped by its own id.
 
 #[cfg(feature = "clickhouse")]
 pub(crate) mod clickhouse;
 pub(crate) mod events;
 
-/// Says that a test is skipped; with BIOGATE_TEST_REQUIRE_ALL=1 that is a failure.
-pub(crate) fn skip<T>(why: &str) -> Option<T> {
-    assert!(std::env::var_os("BIOGATE_TEST_REQUIRE_ALL").is_none_or(|value| value != "1"), "{why}");
-    eprintln!("skipped: {why}");
-    None
+/// A part that is not installed: the test is skipped, or fails where everything is required.
+pub(crate) fn missing(part: &str) {
+    assert!(std::env::var_os("BIOGATE_TEST_REQUIRE_ALL").is_none_or(|all| all != "1"), "{part} is not installed");
+    #[expect(clippy::print_stdout, reason = "who runs the tests must see what was skipped")]
+    {
+        println!("skipped: {part} not installed");
+    }
 }

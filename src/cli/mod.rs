@@ -1,0 +1,4 @@
+//! The command line: one file per subcommand.
+
+#[cfg(feature = "clickhouse")]
+pub mod schema;
