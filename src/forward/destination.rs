@@ -82,7 +82,7 @@ impl Destination {
     }
 
     /// How long until it wants [`Self::tend`], while nothing is sent.
-    pub(crate) fn tend_in(&self) -> Option<Duration> {
+    pub fn tend_in(&self) -> Option<Duration> {
         match self {
             Destination::File(file) => file.due(),
             #[cfg(feature = "clickhouse")]
@@ -91,7 +91,7 @@ impl Destination {
     }
 
     /// What time asks for while nothing is sent: closing a file that is old enough.
-    pub(crate) async fn tend(&mut self) -> Result<(), Refusal> {
+    pub async fn tend(&mut self) -> Result<(), Refusal> {
         match self {
             Destination::File(file) => file.rotate().await,
             #[cfg(feature = "clickhouse")]

@@ -78,12 +78,12 @@ impl File {
     }
 
     /// When the file in hand will be old enough to be closed.
-    pub(crate) fn due(&self) -> Option<Duration> {
+    pub fn due(&self) -> Option<Duration> {
         self.writer.as_ref().and_then(Writer::due_in)
     }
 
     /// Closes the file in hand if it is due. `Err` says why that has to wait.
-    pub(crate) async fn rotate(&mut self) -> Result<(), Refusal> {
+    pub async fn rotate(&mut self) -> Result<(), Refusal> {
         self.run(|writer| writer.rotate_if_due().map(|()| None)).await.map(|_| ())
     }
 

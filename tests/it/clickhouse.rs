@@ -10,6 +10,7 @@ use biogate::observation::Observation;
 
 use crate::rig::clickhouse::Engine;
 use crate::rig::events::{batch, heart_rate, heart_rates, run, yesterday_ms};
+use crate::rig::tls::TlsRelay;
 
 async fn ready(engine: &Engine) -> ClickHouse {
     schema::apply(&engine.settings()).await.unwrap();
@@ -237,4 +238,36 @@ async fn a_table_that_does_not_fit_is_refused_by_name_and_no_row_is_blamed() {
     let (returned, refusal) = refused(&mut clickhouse, new_batch(&heart_rates(4))).await;
     assert!(returned.tally.rejected.is_empty(), "the rows are good, the table is not");
     assert!(matches!(refusal.trouble, Trouble::Schema | Trouble::Peer), "{refusal:?}");
+}
+
+#[tokio::test]
+async fn tls_needs_a_certificate_that_is_trusted_and_for_that_host() {
+    let Some(engine) = Engine::shared() else { return };
+    let Some(relay) = TlsRelay::to(engine.address.clone()).await else { return };
+    schema::apply(&engine.settings()).await.unwrap();
+    let mut settings = engine.settings();
+    settings.url = format!("https://localhost:{}", relay.address.port());
+    let (_, refusal) = refused(&mut destination(settings.clone()), new_batch(&heart_rates(3))).await;
+    assert_eq!(refusal.trouble, Trouble::Access);
+    assert!(refusal.reason.contains("no TLS with https://localhost"), "{}", refusal.reason);
+
+    settings.ca_file = Some(relay.ca_file());
+    let mut other_host = settings.clone();
+    other_host.url = format!("https://127.0.0.1:{}", relay.address.port());
+    let (_, refusal) = refused(&mut destination(other_host), new_batch(&heart_rates(3))).await;
+    assert_eq!(refusal.trouble, Trouble::Access, "{}", refusal.reason);
+
+    let done = delivered(&mut destination(settings), new_batch(&heart_rates(3))).await;
+    assert_eq!(done.tally.delivered, 3);
+    assert_eq!(engine.counts(), (3, 3));
+}
+
+#[tokio::test]
+async fn a_server_that_accepts_and_never_answers_is_given_up_and_in_doubt() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut settings = Settings::new(format!("http://{}", silent.local_addr().unwrap()), "any");
+    settings.request_timeout = Duration::from_millis(200);
+    let (_, refusal) = refused(&mut destination(settings), new_batch(&heart_rates(3))).await;
+    assert_eq!(refusal.trouble, Trouble::Timeout);
+    assert!(refusal.reason.contains("did not answer within"), "{}", refusal.reason);
 }

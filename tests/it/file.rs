@@ -74,6 +74,20 @@ async fn files_turn_over_by_size_and_are_renamed_when_closed() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_old_enough_is_closed_though_nothing_arrives() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = Settings::new(dir.path().to_owned());
+    settings.rotate_age = Duration::ZERO;
+    let mut file = File::new(settings, Health::new("archive", "file"));
+    assert_eq!(file.due(), None);
+    delivered(&mut file, batch(run(), &heart_rates(3), false)).await;
+    assert_eq!(file.due(), Some(Duration::ZERO));
+    file.rotate().await.unwrap();
+    assert_eq!((files(dir.path(), ".ndjson").len(), files(dir.path(), ".part").len()), (1, 0));
+    assert_eq!(file.due(), None);
+}
+
+#[tokio::test]
 async fn a_batch_that_was_written_in_part_goes_on_after_its_last_whole_line() {
     let dir = tempfile::tempdir().unwrap();
     let (before, ours) = ((run(), heart_rates(20)), (run(), heart_rates(300)));

@@ -14,7 +14,7 @@ use super::missing;
 
 /// A running engine and this test's own database in it.
 pub(crate) struct Engine {
-    address: String,
+    pub(crate) address: String,
     user: String,
     password: String,
     pub(crate) database: String,

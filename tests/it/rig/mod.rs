@@ -3,6 +3,8 @@
 #[cfg(feature = "clickhouse")]
 pub(crate) mod clickhouse;
 pub(crate) mod events;
+#[cfg(feature = "clickhouse")]
+pub(crate) mod tls;
 
 /// A part that is not installed: the test is skipped, or fails where everything is required.
 pub(crate) fn missing(part: &str) {
