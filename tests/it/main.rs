@@ -1,10 +1,16 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod clickhouse;
+mod configuration;
+mod file;
 mod framing;
+mod kill;
 mod mqtt;
+mod path;
 mod profiles;
 mod replay;
 mod rig;
 mod serial;
 mod virtual_patient;
+mod wire_v1;
