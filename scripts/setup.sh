@@ -37,7 +37,9 @@ if [ "$for_what" = test ]; then
     need python3-venv python3 -c 'import ensurepip, venv'
     need util-linux command -v setpriv
     need util-linux command -v setsid
+    need systemd command -v systemd-analyze
     need procps command -v ps
+    need tzdata test -e /usr/share/zoneinfo/Europe/Berlin
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then

@@ -4,6 +4,7 @@
 
 mod framing;
 mod mqtt;
+mod packaging;
 mod rig;
 mod serial;
 mod tidy;
