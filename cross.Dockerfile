@@ -11,13 +11,14 @@ RUN dpkg --add-architecture $CROSS_DEB_ARCH \
         crossbuild-essential-$CROSS_DEB_ARCH libssl-dev:$CROSS_DEB_ARCH pkg-config \
     && rm -rf /var/lib/apt/lists/*
 
-# cross's own images set these; openssl-sys looks for the target's OpenSSL with the target's pkg-config.
+# cross's own images set these; openssl-sys finds OpenSSL by pkg-config, which has to look at
+# the target's and never at the image's own.
 ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
     AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar \
-    PKG_CONFIG_aarch64_unknown_linux_gnu=aarch64-linux-gnu-pkg-config \
+    PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu=/usr/lib/aarch64-linux-gnu/pkgconfig \
     CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc \
     CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc \
     AR_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-ar \
-    PKG_CONFIG_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-pkg-config \
+    PKG_CONFIG_LIBDIR_armv7_unknown_linux_gnueabihf=/usr/lib/arm-linux-gnueabihf/pkgconfig \
     PKG_CONFIG_ALLOW_CROSS=1
