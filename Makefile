@@ -1,0 +1,32 @@
+# The two commands a developer needs first are `make demo` and `make test`; both do their own set-up.
+# The logic is in scripts/; further arguments go in ARGS, as in `make demo ARGS="--duration 30s"`.
+
+ARGS ?=
+
+.PHONY: demo test lint bench arm64 armv7
+
+# The gateway for real with virtual patients: no broker, warehouse, Bluetooth or hardware.
+demo:
+	@scripts/setup.sh demo
+	cargo run --profile demo --no-default-features --features serial,mqtt,clickhouse -- demo $(ARGS)
+
+# All tests, with the real parts they need; says at the end what was skipped and why.
+test:
+	@scripts/test.sh $(ARGS)
+
+lint:
+	@scripts/setup.sh demo
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench:
+	@scripts/setup.sh demo
+	cargo bench --bench '*' -- $(ARGS)
+
+# With Debian's own cross toolchain, no containers.
+arm64:
+	@scripts/build-arm64.sh $(ARGS)
+
+# With cross and its containers. cross does not read cross.toml by itself under this name.
+armv7:
+	CROSS_CONFIG=cross.toml cross build --release --target armv7-unknown-linux-gnueabihf $(ARGS)

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# setup.sh demo|test   Installs the system packages that are missing on a Debian-like machine with git and Rust.
+# As root, or where sudo asks nothing, it installs them; otherwise it prints the one line to run and exits 1.
+set -euo pipefail
+
+for_what=${1:-}
+missing=()
+
+# need PACKAGE COMMAND...   PACKAGE is missing when COMMAND fails.
+need() {
+    local package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing+=("$package")
+}
+
+case $for_what in
+demo | test) ;;
+*)
+    echo "usage: scripts/setup.sh demo|test" >&2
+    exit 2
+    ;;
+esac
+
+if ! command -v cargo >/dev/null; then
+    echo "cargo is not on the PATH: install Rust first (https://rustup.rs), 1.95 or newer" >&2
+    exit 1
+fi
+
+need gcc command -v cc
+need libc6-dev test -e /usr/include/stdlib.h
+need pkg-config command -v pkg-config
+need libssl-dev test -e /usr/include/openssl/ssl.h
+if [ "$for_what" = test ]; then
+    # /usr/sbin is not on every user's PATH.
+    need mosquitto test -x /usr/sbin/mosquitto
+    # Debian's python3 comes without ensurepip, which a venv needs.
+    need python3-venv python3 -c 'import ensurepip, venv'
+    need util-linux command -v setpriv
+    need util-linux command -v setsid
+    need systemd command -v systemd-analyze
+    need procps command -v ps
+    need tzdata test -e /usr/share/zoneinfo/Europe/Berlin
+fi
+
+if [ ${#missing[@]} -eq 0 ]; then
+    exit 0
+fi
+mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+
+if ! command -v apt-get >/dev/null; then
+    echo "missing: ${missing[*]} (Debian's package names); install them with this system's package manager" >&2
+    exit 1
+fi
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if ! sudo -n true 2>/dev/null; then
+        echo "some system packages are missing; run this line, then the same make command again:" >&2
+        echo "  sudo apt-get update && sudo apt-get install -y --no-install-recommends ${missing[*]}" >&2
+        exit 1
+    fi
+    as_root=(sudo -n)
+fi
+echo "installing ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# test.sh [ARGS of cargo test...]   Sets up, starts the real parts that the tests need, runs all tests, stops what it started.
+# The exit code is that of the tests. With CI set nothing may be skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/setup.sh test
+
+servers=$PWD/target/test-servers
+log=$servers/tests.log
+mkdir -p "$servers"
+engine=
+
+# Stops the engine by the id it was started with.
+stop() {
+    [ -n "$engine" ] || return 0
+    kill "$engine" 2>/dev/null || return 0
+    for _ in $(seq 100); do
+        kill -0 "$engine" 2>/dev/null || return 0
+        sleep 0.1
+    done
+    kill -KILL "$engine" 2>/dev/null || true
+}
+trap stop EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+if [ -n "${CI:-}" ]; then
+    export BIOGATE_TEST_REQUIRE_ALL=1
+fi
+export BIOGATE_TEST_SERVERS=$servers
+
+# What an earlier run left in the engine's folder would be counted by this one.
+rm -rf "$servers/ch" "$servers/chdb.pid"
+no_engine=
+if bash tests/servers/clickhouse.sh "$servers" >"$servers/clickhouse.env"; then
+    engine=$(cat "$servers/chdb.pid")
+    set -a
+    # shellcheck source=/dev/null
+    . "$servers/clickhouse.env"
+    set +a
+else
+    engine=$(cat "$servers/chdb.pid" 2>/dev/null || true)
+    if [ -n "${CI:-}" ]; then
+        echo "the ClickHouse engine does not start, and CI may skip nothing" >&2
+        exit 1
+    fi
+    no_engine="skipped: the ClickHouse engine does not start (see $servers/chdb.log)"
+fi
+
+# --show-output prints what passing tests said after the runner's own lines, so both stay readable.
+status=0
+cargo test "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+
+skipped=$( (
+    [ -z "$no_engine" ] || echo "$no_engine"
+    grep -a '^skipped: ' "$log" || true
+) | sed 's/^skipped: //' | sort | uniq -c | awk '{ n = $1; $1 = ""; printf "%s%s (%d)", (NR > 1 ? ";" : ""), $0, n }')
+if [ -n "$skipped" ]; then
+    echo "skipped:$skipped"
+else
+    echo "skipped: nothing"
+fi
+exit "$status"
