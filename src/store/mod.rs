@@ -1,202 +1,79 @@
-//! The durable queue. (Signatures of the contract; see DESIGN 7.)
-#![allow(missing_docs, unused_variables, clippy::unimplemented)]
+//! The durable queue: what was acknowledged lies here until every destination has it.
+//!
+//! # Contract
+//!
+//! - **After `commit` answers, its observations and state are on the disk**, through a power cut. Before, the source may
+//!   repeat; after, the house owes them.
+//! - **Order is by sequence.** Each observation gets the next number, from 1; none is ever given twice.
+//! - **Each destination has a cursor and at most one range in hand.** A range is whole chunks of one generation and is
+//!   durable before [`Store::next_range`] returns it, so that a retry after a crash sends the same rows. A moved cursor
+//!   may ride on the next record: a crash before it repeats the range.
+//! - **Readers see only what is durable.**
+//! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + evicted + damaged +
+//!   waiting` for each destination; totals are committed in the same record as what they count.
+//! - A destination that is new in the configuration starts at the oldest observation still kept; `before` counts those
+//!   that had already gone. One that was removed from the configuration holds nothing back: its totals are logged and
+//!   dropped.
+//! - **It always starts**, whatever lies on the disk. The refusals are another process that holds the lock, a format
+//!   newer than this program, and a key that is not the store's (taking that for damage would destroy the store). A full
+//!   disk, an IO error or a missing permission is said plainly and is no damage.
+//! - **It never lies**: no receipt after an error, and the disk is never replaced by memory in silence.
+//!
+//! # Form
+//!
+//! A commit is one *record*: the observations as a *chunk*, the state keys that it changed, a CRC; one insert of one
+//! value into one key, so no transaction is needed. Records lie in *generations*: small append-only sled databases, each
+//! beginning with the whole state, in which nothing is ever removed. Open are only the newest and those under a cursor;
+//! one below every cursor is deleted whole. State lives in memory; an open folds the newest generation.
+//!
+//! Durable means our own `fdatasync` of sled's file after sled's flush: sled's flush ends in `sync_file_range`, which
+//! makes nothing durable. After any error from sled the database is never dropped (that can hang for ever) and never
+//! used again: the error is [`Error::Fatal`], the process ends, and the next open tells what is there. A failed
+//! fdatasync is never retried.
+//!
+//! # Limits
+//!
+//! | what | limit | why |
+//! | --- | --- | --- |
+//! | record | 120 KiB | a log item over 131,052 bytes leaves sled's log for a file that nobody syncs |
+//! | chunk | 96 KiB | leaves room for the state beside it; a commit of more is several records, state in the last |
+//! | one state value | 64 KiB as the store's compression leaves it | it lies in one record |
+//! | records in one tree | 8 | sled rewrites a leaf whole at its tenth link |
+//! | records in a generation | 4,096, or `generation_bytes` | memory: sled keeps what was appended |
+//! | bytes kept of an aside entry | 64 KiB | longer: the entry is kept without them and counted |
+//! | commit, and closing | 10 s | then the disk is taken for dead |
+//! | gaps kept | 1,024 | older ones become one |
+//!
+//! A single observation whose chunk is over its limit is kept without its metadata, which says so.
 
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod api;
+mod aside;
+mod cbor;
+mod chunk;
+mod commit;
+mod drain;
+mod error;
+mod folder;
+mod full;
+mod generation;
+mod handle;
+mod inspect;
+mod ledger;
+mod open;
+mod queue;
+mod record;
+mod row;
+mod salvage;
+mod seal;
+mod thread;
+mod view;
 
-use serde::{Deserialize, Serialize};
+pub use api::*;
+pub use error::Error;
+pub use handle::Store;
 
-use crate::observation::Observation;
-use crate::reading::{BootId, Channel, Heard, RunId};
+/// The format that this program writes; it reads all up to it.
+const FORMAT: u32 = 1;
 
-/// Number of an observation in this store, from 1, never reused.
-pub type Sequence = u64;
-
-#[derive(Debug, Clone)]
-pub struct Settings {
-    pub dir: PathBuf,
-    pub max_bytes: u64,
-    pub aside_max_bytes: u64,
-    pub min_free: u64,
-    pub max_age: Duration,
-    pub when_full: WhenFull,
-    pub key_file: Option<PathBuf>,
-    pub generation_bytes: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WhenFull {
-    EvictOldest,
-    PauseSources,
-}
-
-/// Everything that becomes durable together.
-#[derive(Debug, Default)]
-pub struct Commit {
-    pub observations: Vec<Observation>,
-    pub state: Vec<StateChange>,
-    pub aside: Vec<AsideEntry>,
-    pub intake: IntakeTally,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateChange {
-    pub key: String,
-    pub value: Option<Vec<u8>>,
-}
-
-/// What the intake counted since its last commit. `accepted = without_event + refused + duplicate + decoded` and
-/// `made = implausible + stored`, in every commit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntakeTally {
-    pub accepted: u64,
-    pub without_event: u64,
-    pub refused: u64,
-    pub duplicate: u64,
-    pub decoded: u64,
-    pub made: u64,
-    pub implausible: u64,
-    pub stored: u64,
-    pub flooded: u64,
-    pub oversized: u64,
-}
-
-/// What became of the observations for one destination.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DestinationTally {
-    pub delivered: u64,
-    pub rejected: u64,
-    pub parked: u64,
-    pub evicted: u64,
-    pub damaged: u64,
-    pub waiting: u64, // computed
-    pub resent: u64,  // beside the balance
-}
-
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Ledger {
-    pub intake: IntakeTally,
-    pub destinations: Vec<(String, DestinationTally)>,
-}
-
-/// A batch that is being delivered: whole chunks of one generation, and the versions of all that `resolve` reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
-    pub first: Sequence,
-    pub last: Sequence,
-    pub anchors: u64,
-    pub basis: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct CutLimit {
-    pub max_observations: u64,
-    pub max_bytes: u64,
-}
-
-/// One commit's observations, as read back.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Chunk {
-    pub run: RunId,
-    pub first: Sequence,
-    pub observations: Vec<Observation>,
-}
-
-/// What happened to a range; the counts sum to its observations.
-#[derive(Debug, Default)]
-pub struct Settled {
-    pub delivered: u64,
-    pub rejected: u64,
-    pub parked: u64,
-    pub damaged: u64,
-    pub resent: u64,
-    pub aside: Vec<AsideEntry>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AsideKind {
-    Refused,
-    Implausible,
-    Rejected,
-    Parked,
-}
-
-/// Something that is no waiting event and that a person may want to see or bring back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AsideEntry {
-    pub kind: AsideKind,
-    pub reason: String,
-    pub device: Arc<str>,
-    pub entry: Arc<str>,
-    pub channel: Channel,
-    pub profile: Arc<str>,
-    pub run: RunId,
-    pub reading: u64,
-    pub heard: Heard,
-    /// Raw bytes of the reading; for `Rejected` and `Parked` the observation's CBOR.
-    pub bytes: Vec<u8>,
-    pub destination: Option<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("{0}")]
-    Placeholder(String),
-}
-
-/// A handle; clones share the one store thread.
-#[derive(Clone)]
-pub struct Store {}
-
-impl Store {
-    /// Opens or makes the store. Never refuses because of damage; see the module's prose for the two refusals.
-    pub fn open(settings: &Settings, run: RunId, boot: BootId, destinations: &[String]) -> Result<Store, Error> {
-        unimplemented!()
-    }
-    /// Makes the commit durable; after `Ok` its receipts may be given. Returns the sequences of its observations.
-    pub async fn commit(&self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
-        unimplemented!()
-    }
-    /// State keys and values as of the last durable commit.
-    pub fn state(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
-        unimplemented!()
-    }
-    /// The range that was in hand when the process ended, or is in hand now.
-    pub fn in_hand(&self, destination: &str) -> Option<Range> {
-        unimplemented!()
-    }
-    /// Waits until observations wait for this destination, cuts a range and makes it durable (at once, or, when nothing
-    /// waits yet, in the same record as the commit that brings the next chunk). Cancel-safe: a dropped call cuts nothing.
-    pub async fn next_range(
-        &self,
-        destination: &str,
-        anchors: u64,
-        basis: u64,
-        limit: CutLimit,
-    ) -> Result<Range, Error> {
-        unimplemented!()
-    }
-    /// The range's chunks in order; chunks that are damaged are left out (count them: last-first+1 minus what came).
-    pub async fn read(&self, range: &Range) -> Result<Vec<Chunk>, Error> {
-        unimplemented!()
-    }
-    /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`).
-    pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
-        unimplemented!()
-    }
-    pub fn ledger(&self) -> Ledger {
-        unimplemented!()
-    }
-    /// Entries set aside, newest last, at most `limit`.
-    pub async fn aside(&self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
-        unimplemented!()
-    }
-    /// Makes all pending settlements durable and closes, within 10 s.
-    pub async fn close(self) -> Result<(), Error> {
-        unimplemented!()
-    }
-}
+#[cfg(test)]
+mod tests;
