@@ -5,6 +5,7 @@ use std::path::Path;
 
 use biogate::forward::health::State;
 use biogate::forward::{Gate, Kind, file};
+use biogate::observation::Observation;
 use biogate::resolve::Unassigned;
 use biogate::store::AsideKind;
 
@@ -29,6 +30,13 @@ fn lines(dir: &Path) -> Vec<serde_json::Value> {
 
 fn ids(dir: &Path) -> std::collections::HashSet<String> {
     lines(dir).iter().map(|line| line["event_id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Readings of one run, for two commits.
+fn halves(count: u64) -> (Vec<Observation>, Vec<Observation>) {
+    let mut first = heart_rates(count);
+    let second = first.split_off(first.len() / 2);
+    (first, second)
 }
 
 #[tokio::test]
@@ -65,7 +73,8 @@ async fn nothing_is_cut_while_the_gate_is_held() {
 async fn a_waiting_loop_cuts_with_what_is_newest_when_events_come() {
     let dir = tempfile::tempdir().unwrap();
     let lane = start(dir.path());
-    lane.commit(heart_rates(1)).await;
+    let (first, second) = halves(2);
+    lane.commit(first).await;
     lane.until("the first", |tally| tally.delivered == 1).await;
     while lane.health.snapshot().state != State::Idle {
         tokio::task::yield_now().await;
@@ -73,7 +82,7 @@ async fn a_waiting_loop_cuts_with_what_is_newest_when_events_come() {
     lane.move_to("garden");
     // The loop sees the move before anything else that it can wait for.
     tokio::task::yield_now().await;
-    lane.commit(heart_rates(1)).await;
+    lane.commit(second).await;
     lane.until("the second", |tally| tally.delivered == 2).await;
     lane.shut_down().await;
     let places: Vec<_> = lines(dir.path()).iter().map(|line| line["location"].clone()).collect();
@@ -97,10 +106,11 @@ async fn a_missing_folder_is_retried_with_the_reason_and_stays_stored_over_a_sto
     let dir = tempfile::tempdir().unwrap();
     let (archive, away) = (dir.path().join("archive"), dir.path().join("away"));
     let lane = start(dir.path());
-    lane.commit(heart_rates(5)).await;
+    let (first, second) = halves(10);
+    lane.commit(first).await;
     lane.until("the first", |tally| tally.delivered == 5).await;
     fs::rename(&archive, &away).unwrap();
-    lane.commit(heart_rates(5)).await;
+    lane.commit(second).await;
     lane.until("a failed try", |_| lane.health.snapshot().state == State::Retrying).await;
     let reason = lane.health.snapshot().reason.unwrap();
     assert!(reason.contains("is missing"), "{reason}");
