@@ -6,4 +6,5 @@ mod rig;
 #[cfg(feature = "clickhouse")]
 mod clickhouse;
 mod file;
+mod forward;
 mod wire_v1;

@@ -3,6 +3,7 @@
 #[cfg(feature = "clickhouse")]
 pub(crate) mod clickhouse;
 pub(crate) mod events;
+pub(crate) mod lane;
 #[cfg(feature = "clickhouse")]
 pub(crate) mod tls;
 
