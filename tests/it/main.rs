@@ -15,4 +15,5 @@ mod rig;
 mod serial;
 mod tidy;
 mod virtual_patient;
+mod forward;
 mod wire_v1;
