@@ -1,5 +1,9 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
+<<<<<<< HEAD
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+=======
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+>>>>>>> interpret
 
 mod clickhouse;
 mod configuration;
