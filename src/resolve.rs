@@ -1,5 +1,6 @@
 //! Observation + clock anchors + assignments -> event. Pure: the same inputs render the same rows at every retry.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -96,6 +97,11 @@ pub struct Resolver<'a> {
     zone: TimeZone,
     /// Of each device its assignments with their moments in Unix milliseconds, oldest first.
     assignments: HashMap<&'a str, Vec<(i64, &'a Assignment)>>,
+    /// The metadata's name for the profile: one allocation for all rows.
+    profile_key: Arc<str>,
+    /// The minute since 1970 that was asked last, and its offset: rows come many to a minute, and no zone changes its
+    /// offset within one.
+    last_offset: Cell<(i64, i16)>,
 }
 
 /// No device time before this is believed: 2000-01-01, in Unix milliseconds. Devices that lost their clock start near 1970.
@@ -113,7 +119,8 @@ impl<'a> Resolver<'a> {
             assignments.entry(&assignment.device).or_default().push((from, assignment));
         }
         let zone = TimeZone::get(&basis.timezone).unwrap_or(TimeZone::UTC);
-        Resolver { anchors, version, basis, zone, assignments }
+        let profile_key = "profile".into();
+        Resolver { anchors, version, basis, zone, assignments, profile_key, last_offset: Cell::new((i64::MIN, 0)) }
     }
 
     /// The row of an observation of this run.
@@ -138,7 +145,7 @@ impl<'a> Resolver<'a> {
         {
             metadata.push(("device_time_refused".into(), Value::Int(ms)));
         }
-        metadata.push(("profile".into(), Value::Text(observation.profile)));
+        metadata.push((self.profile_key.clone(), Value::Text(observation.profile)));
         Resolved::Event(Box::new(Event {
             event_id,
             user_id,
@@ -182,6 +189,14 @@ impl<'a> Resolver<'a> {
     }
 
     fn offset_min(&self, unix_ms: i64) -> i16 {
-        Timestamp::from_millisecond(unix_ms).map_or(0, |instant| (self.zone.to_offset(instant).seconds() / 60) as i16)
+        let minute = unix_ms.div_euclid(60_000);
+        let (last, offset) = self.last_offset.get();
+        if last == minute {
+            return offset;
+        }
+        let offset = Timestamp::from_millisecond(unix_ms)
+            .map_or(0, |instant| (self.zone.to_offset(instant).seconds() / 60) as i16);
+        self.last_offset.set((minute, offset));
+        offset
     }
 }

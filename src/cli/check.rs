@@ -9,10 +9,12 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::profile_folders::ProfileFolders;
 use super::run::plan;
 use crate::clock::keeper::Trust;
 use crate::clock::system;
-use crate::config::{Broker, Config, Kind, Link};
+use crate::config::{Broker, Config, Link};
+use crate::forward::Kind;
 use crate::gateway::{self, Plan};
 use crate::source::mqtt::options::Address;
 use crate::source::serial::port_name::PortName;
@@ -29,6 +31,8 @@ pub(super) struct CheckArgs {
     /// Prints JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    folders: ProfileFolders,
 }
 
 /// One thing that was looked at.
@@ -63,8 +67,8 @@ impl Finding {
 
 /// Looks at everything and prints a line each. Fails when one thing would not work.
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]
-pub(super) async fn run(arguments: CheckArgs, file: &Path, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let plan = plan(file, folder)?;
+pub(super) async fn run(arguments: CheckArgs, file: &Path) -> anyhow::Result<ExitCode> {
+    let plan = plan(file, &arguments.folders)?;
     gateway::catalog(&plan.config, &plan.profiles)?;
     let findings = findings(&plan, arguments.offline).await;
     let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
@@ -96,8 +100,8 @@ async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
     for destination in &config.destinations {
         let what = format!("destination {}", destination.name);
         findings.extend(match &destination.kind {
-            Kind::File { dir, .. } => vec![Finding::from(what, folder_writable(dir))],
-            Kind::ClickHouse { .. } => warehouse(&what, &destination.kind).await,
+            Kind::File(settings) => vec![Finding::from(what, folder_writable(&settings.dir))],
+            Kind::ClickHouse(settings) => warehouse(what, settings).await,
         });
     }
     findings

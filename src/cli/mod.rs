@@ -1,17 +1,21 @@
 //! The command line: one file per subcommand. Exit codes: 0 fine, 1 failed, 2 wrong usage or configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::config;
+use crate::config::{self, Config};
+use crate::forward;
+use crate::interpret::{ProfileError, UnknownProfile};
+use profile_folders::ProfileFolders;
 
 mod buffer;
 mod check;
 mod decode;
 mod demo;
+mod explain;
 mod ledger_line;
 pub mod logging;
 mod profile_folders;
@@ -31,9 +35,6 @@ pub struct Arguments {
     /// The configuration; conf.d/*.toml and devices.d/*.toml beside it are read too
     #[arg(long, short, global = true, value_name = "FILE", default_value = config::DEFAULT_FILE)]
     config: PathBuf,
-    /// A further folder of device profiles
-    #[arg(long, global = true, value_name = "DIR")]
-    profiles: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -41,7 +42,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the gateway until SIGTERM
-    Run,
+    Run(ProfileFolders),
     /// Runs it with virtual patients, into files in a temporary folder
     Demo(demo::DemoArgs),
     /// Validates configuration and profiles, then looks at clock, ports, disk, brokers and warehouse
@@ -59,7 +60,6 @@ enum Command {
     #[command(subcommand)]
     Buffer(buffer::BufferCommand),
     /// Prints or applies the warehouse's table
-    #[command(subcommand)]
     Schema(schema::SchemaCommand),
 }
 
@@ -67,25 +67,24 @@ impl Arguments {
     /// How this command's log lines are written.
     pub fn log_format(&self) -> logging::Format {
         match self.command {
-            Command::Run => logging::Format::for_service(),
+            Command::Run(_) => logging::Format::for_service(),
             _ => logging::Format::Human,
         }
     }
 
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let Arguments { config, profiles, command } = self;
-        let folders = profiles.as_deref();
+        let Arguments { config, command } = self;
         match command {
-            Command::Run => block_on(run::run(&config, folders)),
+            Command::Run(folders) => block_on(run::run(&config, &folders)),
             Command::Demo(arguments) => block_on(demo::run(arguments)),
-            Command::Check(arguments) => block_on(check::run(arguments, &config, folders)),
-            Command::Decode(arguments) => arguments.run(folders),
-            Command::Profiles(command) => command.run(folders),
+            Command::Check(arguments) => block_on(check::run(arguments, &config)),
+            Command::Decode(arguments) => arguments.run(),
+            Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),
-            Command::Replay(arguments) => block_on(replay::run(arguments, &config, folders)),
+            Command::Replay(arguments) => block_on(replay::run(arguments, &config)),
             Command::Buffer(command) => block_on(buffer::run(command, &config)),
-            Command::Schema(command) => block_on(schema::run(command, &config)),
+            Command::Schema(command) => block_on(schema(command, &config)),
         }
     }
 }
@@ -102,8 +101,24 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 
 fn is_wrong_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.is::<config::Error>() || cause.is::<crate::interpret::ProfileError>() || cause.is::<crate::interpret::CatalogError>()
+        cause.is::<config::Error>()
+            || cause.is::<ProfileError>()
+            || cause.is::<UnknownProfile>()
+            || matches!(cause.downcast_ref(), Some(schema::Error::Usage(_)))
     })
+}
+
+/// `schema` against the arguments' server, or else the configuration's first ClickHouse destination.
+async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<ExitCode> {
+    let configured = match command.needs_config() {
+        true => Config::load(file)?.destinations.into_iter().find_map(|destination| match destination.kind {
+            forward::Kind::ClickHouse(settings) => Some(settings),
+            forward::Kind::File(_) => None,
+        }),
+        false => None,
+    };
+    schema::run(&command, configured, &mut std::io::stdout().lock()).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

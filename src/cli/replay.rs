@@ -7,6 +7,7 @@ use clap::Args;
 use tokio::signal::ctrl_c;
 use tokio::sync::watch;
 
+use super::profile_folders::ProfileFolders;
 use super::run::plan;
 use crate::gateway::Gateway;
 use crate::source::replay::Speed;
@@ -22,11 +23,13 @@ pub(super) struct ReplayArgs {
     /// So many times faster than it was recorded
     #[arg(long, value_name = "N", default_value_t = 1.0, conflicts_with = "full_speed")]
     factor: f64,
+    #[command(flatten)]
+    folders: ProfileFolders,
 }
 
 /// Replays, waits until every destination has everything, and prints the ledger.
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]
-pub(super) async fn run(arguments: ReplayArgs, file: &Path, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: ReplayArgs, file: &Path) -> anyhow::Result<ExitCode> {
     anyhow::ensure!(arguments.factor > 0.0, "--factor: found {}; write a number above 0", arguments.factor);
     let speed = if arguments.full_speed { Speed::Full } else { Speed::Factor(arguments.factor) };
     let (stop, stopping) = watch::channel(false);
@@ -36,7 +39,7 @@ pub(super) async fn run(arguments: ReplayArgs, file: &Path, folder: Option<&Path
         }
         std::future::pending::<()>().await;
     });
-    let (replayed, ledger) = Gateway::replay(plan(file, folder)?, arguments.file, speed, stopping).await?;
+    let (replayed, ledger) = Gateway::replay(plan(file, &arguments.folders)?, arguments.file, speed, stopping).await?;
     println!("replayed frames={} without_entry={}", replayed.frames, replayed.without_entry);
     println!("{}", super::ledger_line::of(&ledger));
     Ok(ExitCode::SUCCESS)

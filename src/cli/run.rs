@@ -8,18 +8,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::profile_folders;
+use super::profile_folders::ProfileFolders;
 use crate::config::Config;
 use crate::gateway::{Gateway, Plan, Reload};
 
 /// Runs until SIGTERM or SIGINT; SIGHUP reads profiles and device entries again.
-pub(super) async fn run(file: &Path, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
-    let plan = plan(file, folder)?;
+pub(super) async fn run(file: &Path, folders: &ProfileFolders) -> anyhow::Result<ExitCode> {
+    let plan = plan(file, folders)?;
     let (stop, stopping) = watch::channel(false);
     let (reload, reloads) = mpsc::channel(1);
     let gateway = Gateway::start(plan).await?;
     tell_systemd(&[sd_notify::NotifyState::Ready]);
-    let signals = tokio::spawn(follow_signals(file.to_path_buf(), folder.map(Path::to_path_buf), stop, reload));
+    let signals = tokio::spawn(follow_signals(file.to_path_buf(), folders.clone(), stop, reload));
     let watchdog = tokio::spawn(feed_watchdog());
     let ledger = gateway.run(stopping, reloads).await;
     watchdog.abort();
@@ -31,15 +31,15 @@ pub(super) async fn run(file: &Path, folder: Option<&Path>) -> anyhow::Result<Ex
 }
 
 /// What the files say now.
-pub(super) fn plan(file: &Path, folder: Option<&Path>) -> anyhow::Result<Plan> {
+pub(super) fn plan(file: &Path, folders: &ProfileFolders) -> anyhow::Result<Plan> {
     let config = Config::load(file)?;
-    let profiles = profile_folders::load(folder)?;
+    let profiles = folders.load()?.set;
     Ok(Plan { config, profiles })
 }
 
 async fn follow_signals(
     file: std::path::PathBuf,
-    folder: Option<std::path::PathBuf>,
+    folders: ProfileFolders,
     stop: watch::Sender<bool>,
     reload: mpsc::Sender<Reload>,
 ) -> anyhow::Result<()> {
@@ -50,7 +50,7 @@ async fn follow_signals(
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match plan(&file, folder.as_deref()) {
+            _ = hang_up.recv() => match plan(&file, &folders) {
                 Ok(plan) => {
                     let _gateway_is_stopping = reload.send(Reload(plan)).await;
                 }

@@ -53,7 +53,7 @@ impl Kind {
 #[derive(Debug)]
 pub enum Destination {
     /// NDJSON files in a folder.
-    File(File),
+    File(Box<File>),
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Box<ClickHouse>),
@@ -63,7 +63,7 @@ impl Destination {
     /// A destination that has not been touched yet. `Err` says what is wrong with its settings.
     pub fn new(settings: &Settings, health: &Health) -> Result<Destination, String> {
         match &settings.kind {
-            Kind::File(file) => Ok(Destination::File(File::new(file.clone(), health.clone()))),
+            Kind::File(file) => Ok(Destination::File(Box::new(File::new(file.clone(), health.clone())))),
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(clickhouse) => match ClickHouse::new(clickhouse.clone()) {
                 Ok(made) => Ok(Destination::ClickHouse(Box::new(made))),
@@ -72,7 +72,8 @@ impl Destination {
         }
     }
 
-    pub(crate) async fn deliver(&mut self, batch: Batch) -> Delivery {
+    /// Tries to deliver a batch.
+    pub async fn deliver(&mut self, batch: Batch) -> Delivery {
         match self {
             Destination::File(file) => file.deliver(batch).await,
             #[cfg(feature = "clickhouse")]
@@ -81,7 +82,7 @@ impl Destination {
     }
 
     /// How long until it wants [`Self::tend`], while nothing is sent.
-    pub(crate) fn tend_in(&self) -> Option<Duration> {
+    pub fn tend_in(&self) -> Option<Duration> {
         match self {
             Destination::File(file) => file.due(),
             #[cfg(feature = "clickhouse")]
@@ -90,7 +91,7 @@ impl Destination {
     }
 
     /// What time asks for while nothing is sent: closing a file that is old enough.
-    pub(crate) async fn tend(&mut self) -> Result<(), Refusal> {
+    pub async fn tend(&mut self) -> Result<(), Refusal> {
         match self {
             Destination::File(file) => file.rotate().await,
             #[cfg(feature = "clickhouse")]

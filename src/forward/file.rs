@@ -69,7 +69,7 @@ impl File {
     }
 
     /// Writes the rows of a batch. A batch that failed is consumed: its range is read again for the next try.
-    pub(crate) async fn deliver(&mut self, mut batch: Batch) -> Delivery {
+    pub async fn deliver(&mut self, mut batch: Batch) -> Delivery {
         match self.run(move |writer| writer.write(&mut batch).map(|()| Some(batch))).await {
             Ok(Some(batch)) => Delivery::Done(batch),
             Ok(None) => Delivery::Again(Refusal::new(Trouble::Internal, "the batch went missing".to_owned())),
@@ -78,12 +78,12 @@ impl File {
     }
 
     /// When the file in hand will be old enough to be closed.
-    pub(crate) fn due(&self) -> Option<Duration> {
+    pub fn due(&self) -> Option<Duration> {
         self.writer.as_ref().and_then(Writer::due_in)
     }
 
     /// Closes the file in hand if it is due. `Err` says why that has to wait.
-    pub(crate) async fn rotate(&mut self) -> Result<(), Refusal> {
+    pub async fn rotate(&mut self) -> Result<(), Refusal> {
         self.run(|writer| writer.rotate_if_due().map(|()| None)).await.map(|_| ())
     }
 

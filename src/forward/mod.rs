@@ -10,10 +10,10 @@ pub mod clickhouse;
 mod destination;
 pub mod file;
 pub mod health;
-mod json;
-mod refusal;
+pub mod json;
+pub mod refusal;
 pub mod retry;
-mod rows;
+pub mod rows;
 mod run;
 
 use crate::store::CutLimit;
@@ -43,7 +43,7 @@ impl BatchLimit {
 
 /// How a try ended.
 #[derive(Debug)]
-pub(crate) enum Delivery {
+pub enum Delivery {
     /// Every row is delivered or rejected.
     Done(Batch),
     /// Not now. The batch goes on where it stopped.

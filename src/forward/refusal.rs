@@ -6,7 +6,7 @@ use crate::forward::retry::Failure;
 
 /// The kinds of trouble. The log says a kind once, until another follows or all is well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub enum Trouble {
     /// No connection, or it broke.
     Unreachable,
     /// No answer within the deadline.
@@ -26,7 +26,8 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    pub(crate) fn name(self) -> &'static str {
+    /// For the log.
+    pub fn name(self) -> &'static str {
         match self {
             Trouble::Unreachable => "unreachable",
             Trouble::Timeout => "timeout",
@@ -42,20 +43,23 @@ impl Trouble {
 
 /// One failed try.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub(crate) trouble: Trouble,
+pub struct Refusal {
+    /// The kind of trouble.
+    pub trouble: Trouble,
     /// What, where and what to do, without secrets.
-    pub(crate) reason: String,
+    pub reason: String,
     /// The peer's own word on when to come back.
-    pub(crate) asked: Option<Duration>,
+    pub asked: Option<Duration>,
 }
 
 impl Refusal {
-    pub(crate) fn new(trouble: Trouble, reason: String) -> Self {
+    /// Without a word on when to come back.
+    pub fn new(trouble: Trouble, reason: String) -> Self {
         Refusal { trouble, reason, asked: None }
     }
 
-    pub(crate) fn failure(&self) -> Failure {
+    /// What the backoff needs to know.
+    pub fn failure(&self) -> Failure {
         match self.trouble {
             Trouble::Overload => Failure::Overload { asked: self.asked },
             Trouble::Unreachable

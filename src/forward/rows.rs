@@ -15,33 +15,43 @@ use crate::store::{AsideEntry, AsideKind, Chunk, Range, Sequence, Settled};
 
 /// A range in hand and what became of its rows so far.
 #[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) destination: Arc<str>,
-    pub(crate) range: Range,
+pub struct Batch {
+    /// The name of the destination.
+    pub destination: Arc<str>,
+    /// What of the store it is.
+    pub range: Range,
     /// Another process may have sent it already, in part or whole.
-    pub(crate) resumed: bool,
+    pub resumed: bool,
     timeline: Arc<Timeline>,
     pending: Pending,
-    pub(crate) tally: Tally,
+    /// What became of the rows so far.
+    pub tally: Tally,
 }
 
 /// The outcome of a batch, row by row.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) delivered: u64,
-    pub(crate) resent: u64,
-    pub(crate) damaged: u64,
+pub struct Tally {
+    /// Rows that are there for good.
+    pub delivered: u64,
+    /// Rows that were sent once more in another cut, after a try whose outcome stayed unknown.
+    pub resent: u64,
+    /// Observations that the store could not read.
+    pub damaged: u64,
     /// Bytes sent or written.
-    pub(crate) bytes: u64,
-    pub(crate) parked: Vec<AsideEntry>,
-    pub(crate) rejected: Vec<Rejected>,
+    pub bytes: u64,
+    /// Observations of nobody, by setting.
+    pub parked: Vec<AsideEntry>,
+    /// Rows that the destination refuses for what they are.
+    pub rejected: Vec<Rejected>,
 }
 
 /// A row that the destination will never take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rejected {
-    pub(crate) sequence: Sequence,
-    pub(crate) reason: String,
+pub struct Rejected {
+    /// Which observation.
+    pub sequence: Sequence,
+    /// The destination's words.
+    pub reason: String,
 }
 
 /// The observations that were not rendered yet.
@@ -71,7 +81,7 @@ impl Iterator for Pending {
 
 impl Batch {
     /// The rows of these chunks. What the range names and the chunks lack is damaged.
-    pub(crate) fn new(
+    pub fn new(
         destination: Arc<str>,
         range: Range,
         resumed: bool,
@@ -91,7 +101,7 @@ impl Batch {
     }
 
     /// Renders further rows until `row` breaks or none is left. `false` when the timeline lacks the range's basis.
-    pub(crate) fn fill(&mut self, mut row: impl FnMut(Sequence, Event) -> ControlFlow<()>) -> bool {
+    pub fn fill(&mut self, mut row: impl FnMut(Sequence, Event) -> ControlFlow<()>) -> bool {
         let Some(basis) = self.timeline.bases.get(&self.range.basis) else { return false };
         let resolver = Resolver::new(&self.timeline.anchors, self.range.anchors, basis);
         for (run, sequence, observation) in self.pending.by_ref() {
@@ -112,7 +122,7 @@ impl Batch {
     }
 
     /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
-    pub(crate) fn settle(self, chunks: &[Chunk]) -> Settled {
+    pub fn settle(self, chunks: &[Chunk]) -> Settled {
         let Tally { delivered, resent, damaged, bytes: _, parked, rejected } = self.tally;
         let mut settled = Settled {
             delivered,

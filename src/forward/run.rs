@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::forward::health::{Health, State as Doing};
 use crate::forward::refusal::{Refusal, Trouble};
@@ -219,6 +219,11 @@ impl Forwarder {
     async fn settle(&mut self, batch: Batch) -> Result<State, store::Error> {
         let range = batch.range.clone();
         let (rows, bytes) = (batch.tally.delivered, batch.tally.bytes);
+        let (rejected, parked, damaged) = (batch.tally.rejected.len(), batch.tally.parked.len(), batch.tally.damaged);
+        if rejected > 0 || damaged > 0 {
+            // Without the reason: it may quote the row. It stands with the entry that is set aside.
+            warn!(destination = &*self.name, rejected, parked, damaged, "not every event could be delivered");
+        }
         // Only now, and only where rows were rejected, are the observations needed again.
         let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
         self.store.settle(&self.name, &range, batch.settle(&chunks)).await?;

@@ -65,7 +65,8 @@ impl Catalog {
         let mut entries = HashMap::new();
         for binding in bindings {
             let Some(profile) = profiles.get(&binding.profile) else {
-                return Err(unknown(binding, profiles));
+                let hint = UnknownProfile::hint(&binding.profile, profiles);
+                return Err(UnknownProfile { entry: binding.entry.to_string(), profile: binding.profile, hint });
             };
             let bound = Bound { profile: profile.clone(), component: binding.component };
             entries.insert(binding.entry, bound);
@@ -103,14 +104,15 @@ impl Catalog {
     }
 }
 
-fn unknown(binding: EntryBinding, profiles: &ProfileSet) -> UnknownProfile {
-    let near = near(&binding.profile, profiles.iter().map(|profile| &**profile.id()));
-    let hint = if near.is_empty() {
-        "`biogate profiles list` shows all".to_owned()
-    } else {
+impl UnknownProfile {
+    /// The ids that are near a wrong one, or how to list all.
+    pub fn hint(id: &str, profiles: &ProfileSet) -> String {
+        let near = near(id, profiles.iter().map(|profile| &**profile.id()));
+        if near.is_empty() {
+            return "`biogate profiles list` shows all".to_owned();
+        }
         format!("did you mean {}?", near.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(" or "))
-    };
-    UnknownProfile { entry: binding.entry.to_string(), profile: binding.profile, hint }
+    }
 }
 
 fn refused(field: &str, message: String) -> Explained {

@@ -195,8 +195,10 @@ fn layout(format: Option<&Format>) -> Result<Layout, Wrong> {
 
 fn template(text: &str) -> Result<Vec<TemplatePart>, Wrong> {
     let wrong = |why: &str| Wrong::new(format!("template = {text:?}"), why.to_owned());
+    // Messages are read with one blank for each run of them.
+    let squeezed = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut parts = Vec::new();
-    let mut rest = text;
+    let mut rest = squeezed.as_str();
     while let Some((literal, after)) = rest.split_once('{') {
         if literal.is_empty() && matches!(parts.last(), Some(TemplatePart::Capture(_))) {
             return Err(wrong("two names stand side by side; put a text between them"));

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::error::{Wrong, near};
-use super::file::{
+use super::file_link::{
     ChecksumTable, FlowName, FrameTable, LengthName, LinkTable, OrderName, ParityName, SendTable, UnpackName,
 };
 use super::link::{

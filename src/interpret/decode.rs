@@ -8,12 +8,9 @@ use crate::observation::Value;
 use super::file::{RecipeName, UnknownName};
 use super::kind::Kind;
 use super::message::{self, Parts};
-use super::notation::Scalar;
 use super::read::{self, Raw};
-use super::step::{
-    Act, Channel, Field, Length, NameTable, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test, Work,
-};
-use super::unit::tidy;
+use super::step::{Act, Channel, Field, Length, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test};
+use super::work::{equals, finish, names_missing};
 use super::{Fault, FaultKind};
 
 /// A field's place while a frame is read.
@@ -368,93 +365,4 @@ pub(super) fn is_set(slot: &Slot) -> bool {
             Value::Text(text) => !text.is_empty(),
             Value::Null | Value::List(_) => false,
         }
-}
-
-/// Whether a value is the one that a profile names.
-pub(super) fn equals(wanted: &Scalar, value: &Value) -> bool {
-    match (wanted, value) {
-        (Scalar::Text(wanted), Value::Text(text)) => **wanted == **text,
-        (Scalar::Bool(wanted), Value::Bool(bit)) => wanted == bit,
-        (Scalar::Int(wanted), Value::Int(number)) => wanted == number,
-        (Scalar::Int(wanted), Value::Bool(bit)) => *wanted == i64::from(*bit),
-        (Scalar::Int(_) | Scalar::Num(_), Value::Int(_) | Value::Num(_)) => {
-            let number = match value {
-                Value::Int(number) => *number as f64,
-                Value::Num(number) => *number,
-                _ => return false,
-            };
-            wanted.number().is_some_and(|wanted| wanted == number)
-        }
-        _ => false,
-    }
-}
-
-fn names_missing(work: &Work, text: &str) -> bool {
-    work.missing.iter().any(|missing| matches!(missing, Scalar::Text(missing) if missing == text))
-}
-
-/// must, missing, names, scale and offset, in this order.
-fn finish(work: &Work, raw: Raw) -> Result<(State, Value), String> {
-    let value = match raw {
-        Raw::Missing if work.must.is_empty() => return Ok((State::Missing, Value::Null)),
-        Raw::Missing => Value::Null,
-        Raw::Int(number) => Value::Int(number),
-        Raw::Num(number) => Value::Num(number),
-        Raw::Bool(bit) => Value::Bool(bit),
-        Raw::Text(text) | Raw::Time(_, text) => Value::Text(text),
-    };
-    if !work.must.is_empty() && !work.must.iter().any(|must| equals(must, &value)) {
-        let wanted: Vec<String> = work.must.iter().map(Scalar::shown).collect();
-        return Err(format!("it is {}, it must be {}", shown(&value), wanted.join(" or ")));
-    }
-    if work.missing.iter().any(|missing| equals(missing, &value)) {
-        return Ok((State::Missing, Value::Null));
-    }
-    let value = match (&work.names, value) {
-        (Some(names), value) => names.name(&value).unwrap_or(value),
-        (None, Value::Int(number)) if work.scale.is_some() || work.offset != 0.0 => arithmetic(work, number as f64),
-        (None, Value::Num(number)) => arithmetic(work, number),
-        (None, value) => value,
-    };
-    Ok((State::Known, value))
-}
-
-fn arithmetic(work: &Work, number: f64) -> Value {
-    let scaled = work.scale.map_or(number, |scale| number * scale.num / scale.den);
-    let sum = if work.offset == 0.0 { scaled } else { tidy(scaled + work.offset) };
-    if sum.is_finite() { Value::Num(sum) } else { Value::Null }
-}
-
-impl NameTable {
-    /// The name of a value; a value without a name stays what it is.
-    fn name(&self, value: &Value) -> Option<Value> {
-        let number = match value {
-            Value::Int(number) => Some(*number),
-            Value::Bool(bit) => Some(i64::from(*bit)),
-            _ => None,
-        };
-        match self {
-            NameTable::List(names) => names.get(usize::try_from(number?).ok()?).cloned(),
-            NameTable::Numbers(names) => {
-                let at = names.binary_search_by_key(&number?, |(number, _)| *number).ok()?;
-                names.get(at).map(|(_, name)| name.clone())
-            }
-            NameTable::Texts(names) => {
-                let Value::Text(text) = value else { return None };
-                names.iter().find(|(key, _)| **key == **text).map(|(_, name)| name.clone())
-            }
-        }
-    }
-}
-
-/// A value as people write it.
-pub(super) fn shown(value: &Value) -> String {
-    match value {
-        Value::Null => "missing".to_owned(),
-        Value::Bool(bit) => bit.to_string(),
-        Value::Int(number) => number.to_string(),
-        Value::Num(number) => number.to_string(),
-        Value::Text(text) => format!("{text:?}"),
-        Value::List(values) => format!("[{}]", values.iter().map(shown).collect::<Vec<_>>().join(", ")),
-    }
 }

@@ -8,11 +8,12 @@ use crate::reading::{Channel as Heard, Reading};
 
 use super::Interpretation;
 use super::counter::increment;
-use super::decode::{Decoded, Slot, State, equals, holds, is_set};
+use super::decode::{Decoded, Slot, State, holds, is_set};
 use super::memory::DeviceMemory;
 use super::plausible::Limits;
 use super::profile::Profile;
 use super::step::{Channel, Emit, From, SlotId, Test, TimeBase, UnitOf};
+use super::work::equals;
 
 /// What every observation of one reading shares.
 pub(super) struct Context<'a> {
@@ -148,7 +149,7 @@ impl Context<'_> {
         let (start, end) = (slot.at.0 as usize, slot.at.1 as usize);
         match self.reading.bytes.get(start..end) {
             Some(bytes) if !bytes.is_empty() => bytes.to_vec(),
-            _ => super::decode::shown(&slot.value).into_bytes(),
+            _ => super::work::shown(&slot.value).into_bytes(),
         }
     }
 

@@ -8,7 +8,6 @@ use crate::observation::Value;
 use crate::reading::{BootId, Channel as Heard, Element, Heard as Moment, Reading};
 
 use super::catalog::{Explained, interpret_with};
-use super::decode::{equals, shown};
 use super::error::Wrong;
 use super::file::{ExampleRow, ProfileFile};
 use super::frame::readings_of;
@@ -16,6 +15,7 @@ use super::memory::DeviceMemory;
 use super::notation::{Expected, parse_hex};
 use super::plausible::Limits;
 use super::profile::Profile;
+use super::work::{equals, shown};
 use super::{Fault, FaultKind, Interpretation};
 
 /// Frames of one example are heard this far apart: no twins, and every `every` but the longest has passed.

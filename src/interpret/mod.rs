@@ -4,18 +4,20 @@
 //! steps of [`step`], proven by its own examples ([`example`]), and run on each frame ([`decode`], [`emit`]).
 //! Interpretation never fails as a whole: values and faults both come back.
 
-mod builtin;
+pub mod builtin;
 pub mod catalog;
 mod compile;
 mod compile_emit;
 mod compile_link;
 mod compile_row;
+mod compile_work;
 mod counter;
 pub mod decode;
 mod emit;
 pub mod error;
 mod example;
 pub mod file;
+pub mod file_link;
 pub mod frame;
 mod kind;
 pub mod link;
@@ -29,6 +31,7 @@ mod read;
 mod schema;
 mod step;
 mod unit;
+mod work;
 
 use std::sync::Arc;
 

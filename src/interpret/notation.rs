@@ -60,6 +60,16 @@ impl Scalar {
             Scalar::Bool(_) | Scalar::Text(_) => None,
         }
     }
+
+    /// As an example shows it.
+    pub fn shown(&self) -> String {
+        match self {
+            Scalar::Int(n) => n.to_string(),
+            Scalar::Num(n) => n.to_string(),
+            Scalar::Bool(b) => b.to_string(),
+            Scalar::Text(text) => format!("{text:?}"),
+        }
+    }
 }
 
 forms!(Scalar, "a number, a text, true or false", Scalar::of);

@@ -17,7 +17,7 @@ pub(super) type RowId = u16;
 
 /// One channel, ready to run.
 #[derive(Debug, Clone)]
-pub struct Channel {
+pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) get: Option<GetName>,
     pub(super) format: Layout,
@@ -35,7 +35,7 @@ pub struct Channel {
     pub(super) identity: Vec<SlotId>,
     /// Slots that are remembered for the device, with their place in its context.
     pub(super) remembered: Vec<(SlotId, u16)>,
-    /// Largest number of examples; only their count is needed after loading.
+    /// Only the number of examples is needed after loading.
     pub(super) good_examples: usize,
     pub(super) refused_examples: usize,
 }
@@ -142,13 +142,21 @@ pub(super) enum Repeat {
 /// What is done with a raw value, in this order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Work {
-    pub(super) must: Vec<Scalar>,
+    pub(super) must: Vec<Must>,
     pub(super) missing: Vec<Scalar>,
     pub(super) names: Option<NameTable>,
     pub(super) scale: Option<Scale>,
     pub(super) offset: f64,
     /// One bit without further meaning: true or false.
     pub(super) flag: bool,
+}
+
+/// What a value must be.
+#[derive(Debug, Clone)]
+pub(super) enum Must {
+    Be(Scalar),
+    /// Both ends belong.
+    Lie(f64, f64),
 }
 
 #[derive(Debug, Clone)]

@@ -4,6 +4,8 @@
 //! cannot be the start of a frame is skipped byte by byte and counted; a line or delimited frame that grows over `max`
 //! is skipped up to its end, so that its tail is never taken for a frame.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::interpret::frame::{Gathered, Gatherer};
@@ -166,7 +168,7 @@ impl Framer {
             self.tally.garbage_bytes += consumed as u64;
             return consumed;
         }
-        let Some(content) = self.content(&self.held[at..at + frame]) else {
+        let Some(content) = content(&self.spec.cut, &self.held[at..at + frame]) else {
             self.tally.garbage_bytes += consumed as u64;
             self.drop_gathered();
             return consumed;
@@ -192,15 +194,6 @@ impl Framer {
         consumed
     }
 
-    /// A frame without what its transport added; `None` when that is broken.
-    fn content(&self, frame: &[u8]) -> Option<Vec<u8>> {
-        match self.spec.cut {
-            Cut::Line { .. } => Some(frame.strip_suffix(b"\r").unwrap_or(frame).to_vec()),
-            Cut::Cobs => unstuff(frame),
-            Cut::Fixed { .. } | Cut::Delimiter { .. } | Cut::Header { .. } => Some(frame.to_vec()),
-        }
-    }
-
     /// What is held and has no end within `max` cannot become a frame: keep only what may be part of its end.
     fn give_up_on_long(&mut self) {
         let end = match &self.spec.cut {
@@ -219,6 +212,15 @@ impl Framer {
         let done = self.held.len().saturating_sub(end.saturating_sub(1));
         self.tally.garbage_bytes += done as u64;
         self.held.drain(..done);
+    }
+}
+
+/// A frame without what its transport added; `None` when that is broken.
+fn content<'f>(cut: &Cut, frame: &'f [u8]) -> Option<Cow<'f, [u8]>> {
+    match cut {
+        Cut::Line { .. } => Some(Cow::Borrowed(frame.strip_suffix(b"\r").unwrap_or(frame))),
+        Cut::Cobs => unstuff(frame).map(Cow::Owned),
+        Cut::Fixed { .. } | Cut::Delimiter { .. } | Cut::Header { .. } => Some(Cow::Borrowed(frame)),
     }
 }
 

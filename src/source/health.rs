@@ -25,7 +25,7 @@ const BURST_QUIET_MS: u64 = 60_000;
 /// What is counted per device or broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Count {
-    /// Whole frames or messages that went on to the intake.
+    /// Whole frames or messages heard.
     Frames,
     /// Bytes skipped to find the start of a frame.
     GarbageBytes,
@@ -88,7 +88,7 @@ pub struct Snapshot {
     pub state: String,
     /// When it was last heard.
     pub last_heard: Option<Heard>,
-    /// Frames or messages taken.
+    /// Whole frames or messages heard.
     pub frames: u64,
     /// Bytes skipped to find the start of a frame.
     pub garbage_bytes: u64,
@@ -159,7 +159,7 @@ impl DeviceHealth {
         }
     }
 
-    /// A frame or message was heard and goes on.
+    /// A whole frame or message was heard.
     pub fn heard(&self, heard: Heard) {
         *lock(&self.last_heard) = Some(heard);
         self.counts[Count::Frames as usize].fetch_add(1, Relaxed);

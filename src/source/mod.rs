@@ -14,3 +14,5 @@ pub mod recorded;
 pub mod replay;
 #[cfg(feature = "serial")]
 pub mod serial;
+pub mod supervise;
+pub mod virtual_patient;

@@ -17,6 +17,7 @@ mod connection;
 mod devices;
 mod link;
 pub mod options;
+pub mod publisher;
 pub mod topic;
 
 use std::path::PathBuf;

@@ -27,6 +27,9 @@ use crate::source::serial::port_name::{NotFound, PortName};
 /// Without a frame for so long, a device is reported silent and its port opened once more.
 pub const SILENCE: Duration = Duration::from_secs(60);
 
+/// A silence longer than this is never waited for.
+pub const LONGEST_SILENCE: Duration = Duration::from_secs(365 * 86_400);
+
 /// An open or a write that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,7 @@ pub struct SerialSettings {
     pub link: LinkSpec,
     /// How its profile cuts frames.
     pub frame: FrameSpec,
-    /// How long without a frame is silence.
+    /// How long without a frame is silence; at most [`LONGEST_SILENCE`].
     pub silence: Duration,
 }
 
@@ -78,7 +81,8 @@ enum OpenError {
 }
 
 /// Reads one device until the sources stop.
-pub async fn run(settings: SerialSettings, mut context: Context) {
+pub async fn run(mut settings: SerialSettings, mut context: Context) {
+    settings.silence = settings.silence.min(LONGEST_SILENCE);
     let health = context.health.device(&settings.device);
     let mut device =
         Device { inlet: context.inlet.device(), health: health.clone(), settings, silence_told: false, frames: 0 };

@@ -1,10 +1,19 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
+mod clickhouse;
+mod configuration;
+mod file;
 mod framing;
+mod kill;
 mod mqtt;
 mod packaging;
+mod path;
+mod profiles;
+mod replay;
 mod rig;
 mod serial;
 mod tidy;
+mod virtual_patient;
+mod wire_v1;

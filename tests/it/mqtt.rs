@@ -7,6 +7,7 @@ use biogate::reading::Channel;
 use biogate::source::delivery::Delivery;
 use biogate::source::health::Count;
 use biogate::source::mqtt::{self, MqttBroker, MqttDevice};
+use rumqttc::v5::mqttbytes::QoS;
 use tokio::task::JoinHandle;
 
 use crate::rig::mosquitto::{Mosquitto, Note, note};
@@ -89,7 +90,7 @@ async fn what_has_no_receipt_comes_again_after_a_kill_with_its_packet_id() {
     if text(&again) == "1" {
         // Its acknowledgement was still on its way.
         assert_eq!(packet(&again), (before.0, true, before.2));
-        again = rig.next().await;
+        give(std::mem::replace(&mut again, rig.next().await));
     }
     assert_eq!((text(&again), packet(&again)), ("2", (unacknowledged.0, true, unacknowledged.2)));
     rig.nothing_comes().await;
@@ -210,6 +211,16 @@ async fn a_packet_over_the_limit_costs_nothing_but_itself() {
 }
 
 #[tokio::test]
+async fn a_message_at_qos_0_has_no_receipt() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let (mut rig, _source) = connected(settings(&broker, "clinic/{device}/vitals")).await;
+    broker.publish(vec![Note { qos: QoS::AtMostOnce, ..note("clinic/a/vitals", "0") }]).await;
+    let delivery = rig.next().await;
+    assert_eq!(text(&delivery), "0");
+    assert!(delivery.receipt.is_none() && delivery.publish.is_none());
+}
+
+#[tokio::test]
 async fn names_beyond_max_devices_are_refused() {
     let Some(broker) = Mosquitto::start() else { return };
     let (mut rig, _source) =
@@ -271,4 +282,44 @@ async fn a_broker_without_mqtt_5_is_spoken_to_in_3_1_1() {
     let delivery = rig.next().await;
     assert_eq!((text(&delivery), delivery.publish.as_ref().unwrap().window), ("1", 20));
     assert_eq!(rig.count(BROKER, Count::Oversized), 1);
+}
+
+#[tokio::test]
+async fn a_packet_that_cannot_even_be_read_does_not_block_the_rest_for_ever() {
+    let Some(broker) = Mosquitto::start() else { return };
+    let front = crate::rig::mosquitto::old_broker(broker.port).await;
+    let url = format!("mqtt://127.0.0.1:{front}");
+    let (mut rig, _source) = connected(MqttBroker { url, ..settings(&broker, "clinic/{device}/vitals") }).await;
+    broker.publish(vec![note("clinic/a/vitals", vec![b'x'; mqtt::MAX_PACKET_V4 + 1])]).await;
+    until("it is met three times", || rig.count(BROKER, Count::Oversized) == 3).await;
+    until("the session is new", || rig.state(BROKER).ends_with("new session")).await;
+    broker.publish(vec![note("clinic/a/vitals", "1")]).await;
+    assert_eq!(rig.next_text().await, "1");
+}
+
+#[tokio::test]
+async fn a_secured_broker_wants_certificates_and_the_password() {
+    let Some(broker) = Mosquitto::start_secured() else { return };
+    let file = |name: &str| Some(broker.folder.path().join(name));
+    let open = settings(&broker, "clinic/{device}/vitals");
+    let url = format!("mqtts://localhost:{}", broker.port);
+    std::fs::write(broker.folder.path().join("password"), "wrong\n").unwrap();
+    let secured = MqttBroker {
+        url,
+        user: Some("hub".to_owned()),
+        password_file: file("password"),
+        cert_file: file("hub.pem"),
+        key_file: file("hub.key"),
+        ..open
+    };
+    let (context, rig) = Rig::new();
+    let _unsure = tokio::spawn(mqtt::run(secured.clone(), context));
+    until("an unknown authority is refused", || rig.state(BROKER).contains("certificate verify failed")).await;
+
+    let (context, rig) = Rig::new();
+    let trusting = MqttBroker { ca_file: file("ca.pem"), ..secured };
+    let _source = tokio::spawn(mqtt::run(trusting, context));
+    until("the wrong password is refused", || rig.state(BROKER).contains("NotAuthorized")).await;
+    std::fs::write(broker.folder.path().join("password"), "secret\n").unwrap();
+    until("the password is read again", || rig.state(BROKER).starts_with("connected by MQTT 5")).await;
 }

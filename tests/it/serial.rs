@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use biogate::interpret::link::{Cut, FrameSpec, LinkSpec, Parity, Repeated};
 use biogate::reading::Channel;
+use biogate::source::delivery::PLACES;
 use biogate::source::health::Count;
 use biogate::source::serial::port_name::{NotFound, PortName};
 use biogate::source::serial::{self, SILENCE, SerialSettings};
+use biogate::source::supervise::supervise;
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -90,13 +92,13 @@ async fn a_flooding_device_waits_alone() {
     ];
     let mut master = flooder.master();
     std::thread::spawn(move || while master.write_all(b"HR:200\n").is_ok() {});
-    until("the flooder's places are taken", || rig.deliveries.len() >= biogate::source::delivery::PLACES).await;
+    until("the flooder's places are taken", || rig.deliveries.len() == PLACES).await;
     pty.send(b"HR:60\n");
-    let mut of_loud = 0;
-    while &*rig.next().await.reading.device == "loud" {
-        of_loud += 1;
+    until("the other device has a place of its own", || rig.deliveries.len() == PLACES + 1).await;
+    for _ in 0..PLACES {
+        assert_eq!(&*rig.next().await.reading.device, "loud");
     }
-    assert!(of_loud <= 2 * biogate::source::delivery::PLACES, "{of_loud} stood before the other device");
+    assert_eq!(&*rig.next().await.reading.device, "quiet");
     drop(flooder);
 }
 
@@ -160,4 +162,23 @@ fn a_usb_device_is_found_by_what_it_says_of_itself() {
     for bad in ["ttyUSB0", "usb:10c4", "usb:10c4:xyz0", "usb:10c4:ea60:", ""] {
         assert!(bad.parse::<PortName>().is_err(), "{bad}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_panics_is_started_again() {
+    let (context, rig) = Rig::new();
+    let starts = std::sync::atomic::AtomicU32::new(0);
+    let source = supervise("strap", context, |mut context| {
+        let first = starts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        async move {
+            assert!(!first, "as a broken library would");
+            context.stop.wait().await;
+        }
+    });
+    let stop = async {
+        until("it is started again", || starts.load(std::sync::atomic::Ordering::Relaxed) == 2).await;
+        rig.stop.send(true).unwrap();
+    };
+    tokio::join!(source, stop);
+    assert_eq!(rig.state("strap"), "its task panicked and is started again");
 }

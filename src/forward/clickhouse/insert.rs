@@ -57,7 +57,7 @@ impl ClickHouse {
 
     /// Sends what of the batch is not through yet. A batch that comes back goes on where it stopped, with the same
     /// rows under the same tokens.
-    pub(crate) async fn deliver(&mut self, mut batch: Batch) -> Delivery {
+    pub async fn deliver(&mut self, mut batch: Batch) -> Delivery {
         loop {
             let (block, mut pieces) = match self.left.take() {
                 Some(left) => left,

@@ -15,27 +15,24 @@ pub(super) struct Resume {
 /// Compares a file's tail with the batch that may have been written there. The tail begins anywhere (`at_start`: at the
 /// file's start) and is longer than the batch where the file is.
 pub(super) fn resume(tail: &[u8], at_start: bool, batch: &[u8]) -> Resume {
-    if let Some(start) = find_first_line(tail, at_start, batch) {
-        let same = tail[start..].iter().zip(batch).take_while(|(there, ours)| there == ours).count();
+    let mut start = if at_start { Some(0) } else { whole_first_line(tail) };
+    while let Some(at) = start {
+        let same = tail[at..].iter().zip(batch).take_while(|(there, ours)| there == ours).count();
         let written = whole_lines(&batch[..same]);
-        return Resume { keep: start + written, written };
+        if written > 0 && is_torn(&tail[at + written..]) {
+            return Resume { keep: at + written, written };
+        }
+        start = whole_first_line(&tail[at..]).map(|length| at + length);
     }
     // Not even the batch's first line is there. Only this batch was ever unsynced, so zeros are its lost blocks.
     let sound = tail.iter().position(|&byte| byte == 0).unwrap_or(tail.len());
     Resume { keep: whole_lines(&tail[..sound]), written: 0 }
 }
 
-/// Where the batch's first line stands whole in the tail.
-fn find_first_line(tail: &[u8], at_start: bool, batch: &[u8]) -> Option<usize> {
-    let first = &batch[..batch.iter().position(|&byte| byte == b'\n')? + 1];
-    let mut start = if at_start { 0 } else { whole_first_line(tail)? };
-    loop {
-        let line = &tail[start..];
-        if line.starts_with(first) {
-            return Some(start);
-        }
-        start += whole_first_line(line)?;
-    }
+/// Whether nothing whole follows. A sound line that is none of ours was delivered before: a device with an identity of
+/// its own may have sent the same reading twice, and what stands behind the first of them must stay.
+fn is_torn(rest: &[u8]) -> bool {
+    !rest.iter().take_while(|&&byte| byte != 0).any(|&byte| byte == b'\n')
 }
 
 /// The length of the first line with its line feed.
@@ -71,6 +68,20 @@ mod tests {
             file.truncate(keep);
             file.extend_from_slice(&batch[written..]);
             prop_assert_eq!(file, whole);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lines_that_were_there_before_stay_though_they_look_like_ours(
+            before in proptest::collection::vec("[ab]{0,2}", 0..8),
+            ours in proptest::collection::vec("[ab]{1,2}", 1..4),
+        ) {
+            let text = |lines: &[String]| lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect::<Vec<u8>>();
+            let (before, batch) = (text(&before), text(&ours));
+            let Resume { keep, written } = resume(&before, true, &batch);
+            prop_assert_eq!(keep, before.len());
+            prop_assert!(before.ends_with(&batch[..written]));
         }
     }
 

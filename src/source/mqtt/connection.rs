@@ -4,14 +4,15 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::reading::Reading;
+use crate::reading::{Heard, Reading};
 use crate::source::context::{Context, Stop, Uptime};
 use crate::source::delivery::Publish;
 use crate::source::health::{Count, DeviceHealth};
 use crate::source::mqtt::acks::{Acks, State};
-use crate::source::mqtt::devices::{Devices, Held};
+use crate::source::mqtt::devices::{Admitted, Devices, Held};
 use crate::source::mqtt::link::{self, Fault, Incoming, Message, Reader, Version, Writer};
 use crate::source::mqtt::options::CONNECT_DEADLINE;
 use crate::source::mqtt::topic::{Fit, Topics};
@@ -22,6 +23,9 @@ const LOOK: Duration = Duration::from_millis(2);
 
 /// How long the last acknowledgements and the goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// The client's read buffer; a payload as long as it wastes at most half.
+const READ_BUFFER: usize = 64 * 1024;
 
 /// How much of a topic a log line shows.
 const SHOWN: usize = 80;
@@ -197,13 +201,14 @@ impl Connection {
     }
 
     fn message(&mut self, message: Message, phase: &Phase) {
-        let hash = payload_hash(&message.topic, &message.payload);
+        let heard = (self.uptime)();
+        self.health.heard(heard);
         let id = message.packet_id;
-        self.health.heard((self.uptime)());
+        let hash = if id == 0 { 0 } else { payload_hash(&message.topic, &message.payload) };
         if id != 0 && message.dup && self.acks.came_again(id, hash) {
             return;
         }
-        let Some(reading) = self.reading(&message) else {
+        let Some((place, reading)) = self.reading(&message, heard) else {
             if id != 0 {
                 self.acks.came(id, hash, State::Done);
             }
@@ -219,36 +224,45 @@ impl Connection {
             };
             (self.acks.came(id, hash, State::Held), publish)
         });
-        self.devices.hold(Held { reading, publish });
+        self.devices.hold(place, Held { reading, publish });
     }
 
-    /// The message as a reading; `None`, and counted, when it is not to be delivered.
-    fn reading(&mut self, message: &Message) -> Option<Reading> {
-        let shown: String = message.topic.chars().take(SHOWN).collect();
+    /// The message as a reading of the device at a place; `None`, and counted, when it is not to be delivered.
+    fn reading(&mut self, message: &Message, heard: Heard) -> Option<(usize, Reading)> {
+        let topic = message.topic.as_str();
         if message.retain {
             self.health.count(Count::Retained, 1);
             return None;
         }
         if message.payload.len() > MAX_PACKET {
-            self.health.fault(Count::Oversized, 1, &shown);
+            self.health.fault(Count::Oversized, 1, &shown(topic));
             return None;
         }
-        let found = self.topics.find(&message.topic);
+        let found = self.topics.find(topic);
         let (entry, name, captured) = match &found {
-            Some((entry, Fit::Entry)) => (*entry, &***entry, false),
-            Some((entry, Fit::Device(name))) => (*entry, *name, true),
+            Some((entry, Fit::Entry)) => (Arc::clone(entry), &***entry, false),
+            Some((entry, Fit::Device(name))) => (Arc::clone(entry), *name, true),
             Some((_, Fit::BadName(_) | Fit::No)) | None => {
-                self.health.fault(Count::Refused, 1, &shown);
+                self.health.fault(Count::Refused, 1, &shown(topic));
                 return None;
             }
         };
-        let entry = entry.clone();
-        let Some((device, channel)) = self.devices.admit(name, captured, &message.topic) else {
-            self.health.fault(Count::Refused, 1, &format_args!("{shown}: more than max_devices names"));
+        let Some(Admitted { place, name, channel }) = self.devices.admit(name, captured, topic) else {
+            self.health.fault(Count::Refused, 1, &format_args!("{}: more than max_devices names", shown(topic)));
             return None;
         };
-        Some(Reading { device, entry, channel, bytes: message.payload.clone(), heard: (self.uptime)() })
+        Some((place, Reading { device: name, entry, channel, bytes: own(&message.payload), heard }))
     }
+}
+
+/// The payload by itself: as the client gives it, a few bytes keep its whole read buffer of up to 64 KiB alive.
+fn own(payload: &Bytes) -> Bytes {
+    if payload.len() < READ_BUFFER { Bytes::copy_from_slice(payload) } else { payload.clone() }
+}
+
+/// As much of a topic as a log line shows.
+fn shown(topic: &str) -> &str {
+    topic.char_indices().nth(SHOWN).map_or(topic, |(end, _)| &topic[..end])
 }
 
 impl Phase {

@@ -2,7 +2,8 @@
 //!
 //! It holds at most [`RECEIVE_MAXIMUM`] messages and [`MAX_HELD`] bytes. When more than half of either is held for longer
 //! than [`GRACE`] (a burst after an outage drains in less), or all of it, the device with most of them floods: its held
-//! messages are acknowledged, dropped and counted.
+//! messages are acknowledged, dropped and counted. While no device holds more than its [`PLACES`], none floods: then it
+//! is the intake that is slow, and the broker holds back by itself.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use crate::source::health::{Count, DeviceHealth, Health};
 use crate::source::mqtt::RECEIVE_MAXIMUM;
 use crate::source::mqtt::acks::{Acks, State};
 
-/// The most bytes of payload held.
+/// The most bytes held.
 pub(super) const MAX_HELD: usize = 4 * 1024 * 1024;
 
 /// How long more than half may be held before a device counts as flooding.
-pub(super) const GRACE: Duration = Duration::from_millis(250);
+const GRACE: Duration = Duration::from_millis(250);
 
 /// What each held message costs beside its payload.
 const OVERHEAD: usize = 256;
@@ -32,7 +33,11 @@ pub(super) struct Devices {
     health: Arc<Health>,
     /// The name under which receipts are counted.
     source: Arc<str>,
-    known: HashMap<Arc<str>, Device>,
+    /// Where each device stands in `known`.
+    by_name: HashMap<Arc<str>, usize>,
+    known: Vec<Device>,
+    /// The devices that hold something, so that a thousand silent ones cost nothing.
+    busy: Vec<usize>,
     captured: usize,
     max_captured: usize,
     held: usize,
@@ -51,6 +56,14 @@ struct Device {
     topic: Arc<str>,
 }
 
+/// A device that was admitted, and the message's channel.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) place: usize,
+    pub(super) name: Arc<str>,
+    pub(super) channel: Channel,
+}
+
 /// One message that has no place yet.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -65,7 +78,9 @@ impl Devices {
             inlet: Some(inlet),
             health,
             source,
-            known: HashMap::new(),
+            by_name: HashMap::new(),
+            known: Vec::new(),
+            busy: Vec::new(),
             captured: 0,
             max_captured,
             held: 0,
@@ -74,36 +89,41 @@ impl Devices {
         }
     }
 
-    /// The device's name and the topic, shared with earlier messages; `None` when there are too many captured names.
-    pub(super) fn admit(&mut self, name: &str, captured: bool, topic: &str) -> Option<(Arc<str>, Channel)> {
-        if !self.known.contains_key(name) {
-            if captured && self.captured >= self.max_captured {
-                return None;
-            }
-            let inlet = self.inlet.as_ref()?.device();
-            self.captured += usize::from(captured);
-            let name: Arc<str> = name.into();
-            let device = Device {
-                name: name.clone(),
-                inlet,
-                health: self.health.device(&name),
-                queue: VecDeque::new(),
-                bytes: 0,
-                topic: topic.into(),
-            };
-            self.known.insert(name, device);
-        }
-        let device = self.known.get_mut(name)?;
+    /// The device of this name; `None` when there are too many captured ones.
+    pub(super) fn admit(&mut self, name: &str, captured: bool, topic: &str) -> Option<Admitted> {
+        let place = match self.by_name.get(name) {
+            Some(place) => *place,
+            None => self.add(name, captured, topic)?,
+        };
+        let device = self.known.get_mut(place)?;
         if *device.topic != *topic {
             device.topic = topic.into();
         }
-        Some((device.name.clone(), Channel::Message { topic: device.topic.clone() }))
+        let channel = Channel::Message { topic: device.topic.clone() };
+        Some(Admitted { place, name: device.name.clone(), channel })
     }
 
-    /// Holds a message of an admitted device until there is a place.
-    pub(super) fn hold(&mut self, held: Held) {
-        let Some(device) = self.known.get_mut(&held.reading.device) else { return };
+    fn add(&mut self, name: &str, captured: bool, topic: &str) -> Option<usize> {
+        if captured && self.captured >= self.max_captured {
+            return None;
+        }
+        let inlet = self.inlet.as_ref()?.device();
+        self.captured += usize::from(captured);
+        let (name, health): (Arc<str>, _) = (name.into(), self.health.device(name));
+        health.set_state("receiving");
+        let place = self.known.len();
+        self.by_name.insert(name.clone(), place);
+        self.known.push(Device { name, inlet, health, queue: VecDeque::new(), bytes: 0, topic: topic.into() });
+        Some(place)
+    }
+
+    /// Holds a message of the device at `place` until the intake has one.
+    pub(super) fn hold(&mut self, place: usize, held: Held) {
+        let Some(device) = self.known.get_mut(place) else { return };
         device.health.heard(held.reading.heard);
+        if device.queue.is_empty() {
+            self.busy.push(place);
+        }
         let bytes = held.bytes();
         device.bytes += bytes;
         self.held_bytes += bytes;
@@ -118,14 +138,13 @@ impl Devices {
 
     /// Gives the intake what it has places for. `window` is how many receipts the source can wait for.
     pub(super) fn deliver(&mut self, acks: &mut Acks, window: usize) {
-        if self.held == 0 {
-            return;
-        }
-        for device in self.known.values_mut().filter(|device| !device.queue.is_empty()) {
+        let (known, source) = (&mut self.known, &self.source);
+        self.busy.retain(|place| {
+            let Some(device) = known.get_mut(*place) else { return false };
             while let Some(held) = device.queue.front() {
                 // Looked at first: what is refused would have been copied for nothing.
-                if !device.inlet.has_place() || device.try_deliver(held, acks, &self.source, window).is_err() {
-                    break;
+                if !device.inlet.has_place() || device.try_deliver(held, acks, source, window).is_err() {
+                    return true;
                 }
                 let bytes = held.bytes();
                 self.held -= 1;
@@ -133,16 +152,18 @@ impl Devices {
                 device.bytes -= bytes;
                 device.queue.pop_front();
             }
-        }
+            false
+        });
     }
 
     /// Drops what flooding devices have waiting.
     pub(super) fn drop_floods(&mut self, now: Instant, acks: &mut Acks) {
-        while self.floods(now) {
+        while self.is_over(now) {
             let by_bytes = self.held_bytes > MAX_HELD / 2;
-            let most = |device: &&mut Device| if by_bytes { device.bytes } else { device.queue.len() };
-            let Some(flooder) = self.known.values_mut().max_by_key(most) else { return };
             let is_full = self.held >= RECEIVE_MAXIMUM || self.held_bytes >= MAX_HELD;
+            let size = |device: &Device| if by_bytes { device.bytes } else { device.queue.len() };
+            let most = self.busy.iter().filter_map(|place| Some((size(self.known.get(*place)?), *place))).max();
+            let Some(flooder) = most.and_then(|(_, place)| self.known.get_mut(place)) else { return };
             if !is_full && !by_bytes && flooder.queue.len() <= PLACES {
                 return;
             }
@@ -155,10 +176,11 @@ impl Devices {
             self.held -= dropped;
             self.held_bytes -= std::mem::take(&mut flooder.bytes);
             flooder.health.fault(Count::Flooded, dropped as u64, &self.source);
+            self.busy.retain(|place| self.known.get(*place).is_some_and(|device| !device.queue.is_empty()));
         }
     }
 
-    fn floods(&mut self, now: Instant) -> bool {
+    fn is_over(&mut self, now: Instant) -> bool {
         if self.held <= RECEIVE_MAXIMUM / 2 && self.held_bytes <= MAX_HELD / 2 {
             self.over_since = None;
             return false;
@@ -169,7 +191,7 @@ impl Devices {
 
     /// A new connection: with the session, the broker sends again what was held; without it, it never will.
     pub(super) fn reconnected(&mut self, session_present: bool) {
-        for device in self.known.values_mut() {
+        for device in &mut self.known {
             if session_present {
                 device.queue.retain(|held| held.publish.is_none());
             } else {
@@ -177,17 +199,20 @@ impl Devices {
             }
             device.bytes = device.queue.iter().map(Held::bytes).sum();
         }
-        self.held = self.known.values().map(|device| device.queue.len()).sum();
-        self.held_bytes = self.known.values().map(|device| device.bytes).sum();
+        self.held = self.known.iter().map(|device| device.queue.len()).sum();
+        self.held_bytes = self.known.iter().map(|device| device.bytes).sum();
+        self.busy.retain(|place| self.known.get(*place).is_some_and(|device| !device.queue.is_empty()));
     }
 
     /// Takes nothing more, and lets the intake see that this source has ended.
     pub(super) fn close(&mut self) {
-        for device in self.known.values() {
+        for device in &self.known {
             let unacknowledged = device.queue.iter().filter(|held| held.publish.is_none()).count();
             device.health.fault(Count::Dropped, unacknowledged as u64, &"held at QoS 0 at the stop");
         }
+        self.by_name.clear();
         self.known.clear();
+        self.busy.clear();
         (self.inlet, self.held, self.held_bytes) = (None, 0, 0);
     }
 }
@@ -208,5 +233,107 @@ impl Device {
         self.inlet.try_deliver(reading, Some(receipt), Some(publish))?;
         acks.set(number, State::Delivered(waiting));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reading::{BootId, Heard};
+    use crate::source::delivery;
+
+    struct Rig {
+        devices: Devices,
+        acks: Acks,
+        health: Arc<Health>,
+        now: Instant,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let health = Arc::new(Health::default());
+            let devices = Devices::new(delivery::channel().0, health.clone(), "ward".into(), 1_000);
+            Rig { devices, acks: Acks::default(), health, now: Instant::now() }
+        }
+
+        fn hold(&mut self, name: &str, bytes: usize) {
+            let Admitted { place, name, channel } = self.devices.admit(name, true, "topic").unwrap();
+            let heard = Heard { boot: BootId::WALL, ms: 0 };
+            let reading = Reading { device: name.clone(), entry: name, channel, bytes: vec![0; bytes].into(), heard };
+            let publish = Publish {
+                broker: "ward".into(),
+                packet_id: 1,
+                redelivered: false,
+                payload_hash: 0,
+                window: RECEIVE_MAXIMUM,
+            };
+            let number = self.acks.came(1, 0, State::Held);
+            self.devices.hold(place, Held { reading, publish: Some((number, publish)) });
+        }
+
+        /// What is counted as flooded of this device, once the floods of `later` are dropped.
+        fn flooded(&mut self, later: Duration, name: &str) -> u64 {
+            self.devices.drop_floods(self.now + later, &mut self.acks);
+            self.health.device(name).total(Count::Flooded)
+        }
+    }
+
+    #[test]
+    fn a_burst_that_drains_in_time_is_no_flood() {
+        let mut rig = Rig::new();
+        (0..600).for_each(|_| rig.hold("loud", 10));
+        assert_eq!(rig.flooded(Duration::ZERO, "loud"), 0);
+        assert_eq!(rig.flooded(GRACE / 2, "loud"), 0);
+        rig.hold("quiet", 10);
+        assert_eq!(rig.flooded(GRACE, "loud"), 600);
+        assert_eq!((rig.devices.held, rig.devices.held_bytes), (1, 10 + OVERHEAD));
+        let mut settled = 0;
+        assert!(
+            rig.acks
+                .settle(|_| {
+                    settled += 1;
+                    true
+                })
+                .is_ok()
+        );
+        assert_eq!(settled, 600, "what is dropped is acknowledged, what is held is not");
+    }
+
+    #[test]
+    fn all_that_can_be_held_is_a_flood_at_once() {
+        let mut rig = Rig::new();
+        (0..RECEIVE_MAXIMUM).for_each(|_| rig.hold("loud", 10));
+        assert_eq!(rig.flooded(Duration::ZERO, "loud"), RECEIVE_MAXIMUM as u64);
+    }
+
+    #[test]
+    fn many_devices_with_little_each_are_no_flood() {
+        let mut rig = Rig::new();
+        (0..30 * 20).for_each(|n| rig.hold(&format!("bed-{}", n % 30), 10));
+        rig.flooded(Duration::ZERO, "bed-0");
+        let later = rig.flooded(GRACE * 100, "bed-0");
+        assert_eq!((later, rig.devices.held), (0, 600));
+    }
+
+    #[test]
+    fn the_device_with_most_bytes_floods_where_bytes_are_short() {
+        let mut rig = Rig::new();
+        (0..100).for_each(|_| rig.hold("chatty", 10));
+        (0..3).for_each(|_| rig.hold("large", 1024 * 1024 - OVERHEAD));
+        assert_eq!(rig.flooded(Duration::ZERO, "large"), 0);
+        rig.hold("large", 1024 * 1024 - OVERHEAD);
+        assert_eq!(rig.flooded(Duration::ZERO, "large"), 4);
+        assert_eq!(rig.devices.held, 100);
+    }
+
+    #[test]
+    fn with_the_session_what_was_held_comes_again_and_without_it_is_kept() {
+        for (session_present, held) in [(true, 0), (false, 2)] {
+            let mut rig = Rig::new();
+            rig.hold("a", 10);
+            rig.hold("b", 10);
+            rig.devices.reconnected(session_present);
+            assert_eq!((rig.devices.held, rig.devices.busy.len()), (held, held));
+        }
     }
 }

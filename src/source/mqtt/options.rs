@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rumqttc::tokio_native_tls::native_tls::{Certificate, Identity, TlsConnector};
+use rumqttc::tokio_native_tls::native_tls::{Certificate, Identity, Protocol, TlsConnector};
 use rumqttc::{MqttOptions, TlsConfiguration, Transport, v5};
 
 use crate::source::mqtt::{MAX_PACKET, MAX_PACKET_V4, MqttBroker, RECEIVE_MAXIMUM};
@@ -13,6 +13,9 @@ use crate::source::mqtt::{MAX_PACKET, MAX_PACKET_V4, MqttBroker, RECEIVE_MAXIMUM
 pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Packets in flight the other way. The client keeps a place for each: the default of 65,535 would cost 8 MB.
+pub(super) const OUTGOING: u16 = 128;
 
 /// A secret or certificate file is at most this long.
 const MAX_FILE: u64 = 256 * 1024;
@@ -82,6 +85,7 @@ pub(super) fn v5(broker: &MqttBroker, clean_start: bool) -> Result<v5::MqttOptio
     options.set_clean_start(clean_start);
     options.set_manual_acks(true);
     options.set_receive_maximum(Some(RECEIVE_MAXIMUM as u16));
+    options.set_outgoing_inflight_upper_limit(OUTGOING);
     // The broker drops what is longer; else it would come back at every connect.
     options.set_max_packet_size(Some(MAX_PACKET as u32));
     options.set_session_expiry_interval(Some(broker.session_expiry.as_secs().min(u64::from(u32::MAX - 1)) as u32));
@@ -101,6 +105,7 @@ pub(super) fn v4(broker: &MqttBroker, clean_session: bool) -> Result<MqttOptions
     options.set_keep_alive(KEEP_ALIVE);
     options.set_clean_session(clean_session);
     options.set_manual_acks(true);
+    options.set_inflight(OUTGOING);
     options.set_max_packet_size(MAX_PACKET_V4, MAX_PACKET);
     if address.tls {
         options.set_transport(tls(broker)?);
@@ -123,6 +128,7 @@ fn credentials(broker: &MqttBroker) -> Result<Option<(String, String)>, BadSetti
 
 fn tls(broker: &MqttBroker) -> Result<Transport, BadSettings> {
     let mut connector = TlsConnector::builder();
+    connector.min_protocol_version(Some(Protocol::Tlsv12));
     if let Some(ca) = &broker.ca_file {
         for certificate in certificates(&read(ca)?) {
             connector.add_root_certificate(Certificate::from_pem(certificate)?);

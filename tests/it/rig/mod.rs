@@ -1,8 +1,12 @@
 //! The rig: real parts on loopback, each started for one test and stopped by its own id.
 
+pub(crate) mod clickhouse;
+pub(crate) mod events;
+pub(crate) mod gateway;
 pub(crate) mod mosquitto;
 pub(crate) mod pty;
 pub(crate) mod source;
+pub(crate) mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
 //! A real mosquitto of one test: its own free port, folder and settings; stopped by its id.
+#![allow(clippy::disallowed_methods, reason = "a test may wait for its broker on its own thread")]
 
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -18,28 +19,56 @@ const BINARY: &str = "/usr/sbin/mosquitto";
 /// A running broker.
 pub(crate) struct Mosquitto {
     pub(crate) port: u16,
-    folder: TempDir,
+    pub(crate) folder: TempDir,
+    settings: &'static str,
     broker: Option<Child>,
 }
+
+/// Anybody may do anything.
+const OPEN: &str = "allow_anonymous true";
+
+/// TLS both ways, and a password.
+const SECURED: &str = "allow_anonymous false\npassword_file FOLDER/passwords\ncafile FOLDER/ca.pem\n\
+                       certfile FOLDER/broker.pem\nkeyfile FOLDER/broker.key\nrequire_certificate true";
 
 /// One message to publish.
 pub(crate) struct Note {
     pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) retain: bool,
+    pub(crate) qos: QoS,
 }
 
 impl Mosquitto {
     /// Starts one; `None` when it is not installed.
     pub(crate) fn start() -> Option<Mosquitto> {
+        let mut broker = Mosquitto::prepare(OPEN)?;
+        broker.launch();
+        Some(broker)
+    }
+
+    /// Starts one that wants TLS with the client's certificate (`hub.pem` and `hub.key` in its folder, signed by
+    /// `ca.pem`) and the password `secret` of the user `hub`; `None` when it, or openssl, is not installed.
+    pub(crate) fn start_secured() -> Option<Mosquitto> {
+        let mut broker = Mosquitto::prepare(SECURED)?;
+        if Command::new("openssl").arg("version").output().is_err() {
+            missing("openssl");
+            return None;
+        }
+        let folder = broker.folder.path();
+        certificates(folder);
+        run(folder, "mosquitto_passwd", "-b -c passwords hub secret");
+        broker.launch();
+        Some(broker)
+    }
+
+    fn prepare(settings: &'static str) -> Option<Mosquitto> {
         if !Path::new(BINARY).exists() {
             missing("mosquitto");
             return None;
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut broker = Mosquitto { port, folder: TempDir::new().unwrap(), broker: None };
-        broker.launch();
-        Some(broker)
+        Some(Mosquitto { port, folder: TempDir::new().unwrap(), settings, broker: None })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -63,9 +92,10 @@ impl Mosquitto {
     pub(crate) fn launch(&mut self) {
         let config = self.folder.path().join("mosquitto.conf");
         let text = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\nuser root\npersistence true\npersistence_location {}/\n\
+            "listener {} 127.0.0.1\n{}\nuser root\npersistence true\npersistence_location {}/\n\
              max_queued_messages 100000\nlog_dest none\n",
             self.port,
+            self.settings.replace("FOLDER", &self.folder.path().display().to_string()),
             self.folder.path().display()
         );
         std::fs::write(&config, text).unwrap();
@@ -86,18 +116,19 @@ impl Mosquitto {
         self.launch();
     }
 
-    /// Publishes at QoS 1; returns when the broker has all.
+    /// Publishes; returns when the broker has all.
     pub(crate) async fn publish(&self, notes: Vec<Note>) {
         let count = notes.len();
+        let to_acknowledge = notes.iter().filter(|note| note.qos == QoS::AtLeastOnce).count();
         let mut options = MqttOptions::new(format!("test-{}", fastrand::u64(..)), "127.0.0.1", self.port);
         options.set_max_packet_size(Some(64 * 1024 * 1024));
         let (client, mut events) = AsyncClient::new(options, count + 1);
         for note in notes {
-            client.try_publish(note.topic, QoS::AtLeastOnce, note.retain, note.payload).unwrap();
+            client.try_publish(note.topic, note.qos, note.retain, note.payload).unwrap();
         }
         let mut acked = 0;
         let all = async {
-            while acked < count {
+            while acked < to_acknowledge {
                 if let Event::Incoming(Incoming::PubAck(_)) = events.poll().await.unwrap() {
                     acked += 1;
                 }
@@ -115,9 +146,26 @@ impl Drop for Mosquitto {
     }
 }
 
+/// An authority, and certificates of a broker and a hub that it signed.
+fn certificates(folder: &Path) {
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
+    run(folder, "openssl", &format!("req -x509 {key} -subj /CN=test-ca -keyout ca.key -out ca.pem"));
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
+    for name in ["broker", "hub"] {
+        run(folder, "openssl", &format!("req {key} -subj /CN={name} -keyout {name}.key -out {name}.csr"));
+        let sign = "x509 -req -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names";
+        run(folder, "openssl", &format!("{sign} -in {name}.csr -out {name}.pem"));
+    }
+}
+
+fn run(folder: &Path, program: &str, arguments: &str) {
+    let output = Command::new(program).args(arguments.split(' ')).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// A message that is not retained.
 pub(crate) fn note(topic: &str, payload: impl Into<Vec<u8>>) -> Note {
-    Note { topic: topic.to_owned(), payload: payload.into(), retain: false }
+    Note { topic: topic.to_owned(), payload: payload.into(), retain: false, qos: QoS::AtLeastOnce }
 }
 
 /// A front that refuses MQTT 5 as brokers of before it do, and passes everything else on. Returns its port.
