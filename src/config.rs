@@ -167,10 +167,14 @@ impl Config {
         let main = |message: String| Error::of_file(file, message);
         let gateway = checks::gateway(raw.gateway).map_err(main)?;
         let limits = checks::limits(raw.limits).map_err(main)?;
-        let brokers = raw.mqtt.into_iter().map(|entry| checks::broker(entry, &places)).collect::<Result<Vec<_>, _>>()?;
+        let brokers =
+            raw.mqtt.into_iter().map(|entry| checks::broker(entry, &places)).collect::<Result<Vec<_>, _>>()?;
         let (devices, wearers) = checks::devices(raw.device, &brokers, &places)?;
-        let destinations =
-            raw.destination.into_iter().map(|entry| checks::destination(entry, &places)).collect::<Result<Vec<_>, _>>()?;
+        let destinations = raw
+            .destination
+            .into_iter()
+            .map(|entry| checks::destination(entry, &places))
+            .collect::<Result<Vec<_>, _>>()?;
         if destinations.is_empty() {
             return Err(main(
                 "no destination; write a [[destination]] with name, kind = \"clickhouse\" or \"file\"".into(),
@@ -198,4 +202,3 @@ impl Config {
         }
     }
 }
-

@@ -12,8 +12,8 @@ use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
-use crate::interpret::{Catalog, EntryBinding, Limits, ProfileSet};
 use crate::intake::{Intake, Parts, Taps};
+use crate::interpret::{Catalog, EntryBinding, Limits, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::reading::{BootId, RunId};
@@ -72,7 +72,10 @@ impl Gateway {
         gateway.control = match Control::bind(&gateway.config.control_socket()) {
             Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
             Err(why) => {
-                warn!("no control socket, so the commands cannot ask this gateway: {}: {why}", gateway.config.control_socket().display());
+                warn!(
+                    "no control socket, so the commands cannot ask this gateway: {}: {why}",
+                    gateway.config.control_socket().display()
+                );
                 None
             }
         };
@@ -93,18 +96,18 @@ impl Gateway {
         let context = gateway.context()?;
         let replayed = tokio::select! {
             replayed = replay::run(ReplaySettings { file, speed, entries }, context) => replayed,
-            _ = stopping.wait_for(|stop| *stop) => Err(replay::ReplayError::Stopped),
+            () = stopped(&mut stopping) => Err(replay::ReplayError::Stopped),
             failed = &mut gateway.intake => return Err(intake_failure(failed)),
         };
         gateway.inlet = None;
         let drained = tokio::select! {
             ended = &mut gateway.intake => ended.context("the intake").and_then(|ended| Ok(ended?)),
-            _ = stopping.wait_for(|stop| *stop) => Ok(()),
+            () = stopped(&mut stopping) => Ok(()),
         };
         if drained.is_ok() {
             tokio::select! {
                 () = everything_delivered(&gateway.store) => {}
-                _ = stopping.wait_for(|stop| *stop) => {}
+                () = stopped(&mut stopping) => {}
             }
         }
         let ledger = gateway.stop(false).await?;
@@ -158,10 +161,14 @@ impl Gateway {
     }
 
     /// Runs until told to stop or until the store fails; returns the ledger after everything in hand is safe.
-    pub async fn run(mut self, mut stopping: watch::Receiver<bool>, mut reloads: mpsc::Receiver<Reload>) -> anyhow::Result<Ledger> {
+    pub async fn run(
+        mut self,
+        mut stopping: watch::Receiver<bool>,
+        mut reloads: mpsc::Receiver<Reload>,
+    ) -> anyhow::Result<Ledger> {
         loop {
             tokio::select! {
-                _ = stopping.wait_for(|stop| *stop) => break,
+                () = stopped(&mut stopping) => break,
                 Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
                 failed = &mut self.intake => return Err(intake_failure(failed)),
                 failed = self.timekeeping.failed() => return Err(failed),
@@ -251,9 +258,16 @@ pub fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog
 fn intake_failure(ended: Result<Result<(), store::Error>, tokio::task::JoinError>) -> anyhow::Error {
     match ended {
         Ok(Ok(())) => anyhow::anyhow!("the intake ended although nobody stopped it"),
-        Ok(Err(why)) => anyhow::Error::new(why).context("the store failed; the service manager starts the gateway again"),
+        Ok(Err(why)) => {
+            anyhow::Error::new(why).context("the store failed; the service manager starts the gateway again")
+        }
         Err(why) => anyhow::Error::new(why).context("the intake failed"),
     }
+}
+
+/// Waits for the word to stop; a sender that is gone is one too.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _sender_is_gone = stopping.wait_for(|stop| *stop).await.is_err();
 }
 
 /// Waits until no destination has anything left.

@@ -82,7 +82,8 @@ fn open(config: &Config) -> anyhow::Result<Store> {
     let boot = system::boot_id().context("reading this boot's id")?;
     let dir = &config.store.dir;
     anyhow::ensure!(dir.exists(), "there is no store in {}; start `biogate run` first", dir.display());
-    Store::open(&config.store, RunId::random(), boot, &names).with_context(|| format!("opening the store in {}", dir.display()))
+    Store::open(&config.store, RunId::random(), boot, &names)
+        .with_context(|| format!("opening the store in {}", dir.display()))
 }
 
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]
@@ -177,7 +178,11 @@ async fn quarantine_list(config: &Config, list: &ListArgs) -> anyhow::Result<Exi
 async fn quarantine_show(config: &Config, show: &ShowArgs) -> anyhow::Result<ExitCode> {
     let entries = quarantine(config, show.number + 1).await?;
     let entry = entries.get(show.number).with_context(|| {
-        format!("number {} is not in the list; it has {} entries (see `biogate buffer quarantine list`)", show.number, entries.len())
+        format!(
+            "number {} is not in the list; it has {} entries (see `biogate buffer quarantine list`)",
+            show.number,
+            entries.len()
+        )
     })?;
     match show.json {
         true => println!("{entry}"),

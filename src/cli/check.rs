@@ -14,7 +14,7 @@ use super::run::plan;
 use crate::clock::keeper::Trust;
 use crate::clock::system;
 use crate::config::{Broker, Config, Link};
-use crate::forward::Kind;
+use crate::forward::{Kind, clickhouse};
 use crate::gateway::{self, Plan};
 use crate::source::mqtt::options::Address;
 use crate::source::serial::port_name::PortName;
@@ -84,8 +84,17 @@ pub(super) async fn run(arguments: CheckArgs, file: &Path) -> anyhow::Result<Exi
 
 async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
     let config = &plan.config;
-    let said = format!("{} devices, {} brokers, {} destinations", config.devices.len(), config.brokers.len(), config.destinations.len());
-    let mut findings = vec![Finding::of(format!("configuration {}", config.file.display()), Verdict::Ok, said), clock(config), disk(config)];
+    let said = format!(
+        "{} devices, {} brokers, {} destinations",
+        config.devices.len(),
+        config.brokers.len(),
+        config.destinations.len()
+    );
+    let mut findings = vec![
+        Finding::of(format!("configuration {}", config.file.display()), Verdict::Ok, said),
+        clock(config),
+        disk(config),
+    ];
     if offline {
         return findings;
     }
@@ -115,8 +124,12 @@ fn clock(config: &Config) -> Finding {
             Verdict::Warn,
             "not synchronised: events wait for it up to clock.max_hold, then their times are estimates; start a time service (systemd-timesyncd, chrony)",
         ),
-        (false, Trust::Rtc) => Finding::of("clock", Verdict::Ok, "not synchronised; the battery clock counts as an estimate"),
-        (false, Trust::Always) => Finding::of("clock", Verdict::Warn, "not synchronised, and taken as it is: clock.trust = \"always\""),
+        (false, Trust::Rtc) => {
+            Finding::of("clock", Verdict::Ok, "not synchronised; the battery clock counts as an estimate")
+        }
+        (false, Trust::Always) => {
+            Finding::of("clock", Verdict::Warn, "not synchronised, and taken as it is: clock.trust = \"always\"")
+        }
     }
 }
 
@@ -129,7 +142,12 @@ fn disk(config: &Config) -> Finding {
         let shown = |bytes: u64| bytesize::ByteSize(bytes).to_string();
         match free > needed {
             true => Ok(format!("{} has {} free", dir.display(), shown(free))),
-            false => Err(format!("{} has {} free, and store.min_free leaves {}; make room", dir.display(), shown(free), shown(needed))),
+            false => Err(format!(
+                "{} has {} free, and store.min_free leaves {}; make room",
+                dir.display(),
+                shown(free),
+                shown(needed)
+            )),
         }
     });
     Finding::from("disk", found)
@@ -138,7 +156,9 @@ fn disk(config: &Config) -> Finding {
 fn folder_writable(dir: &Path) -> Result<String, String> {
     std::fs::create_dir_all(dir).map_err(|why| format!("{} cannot be made: {why}", dir.display()))?;
     let probe = dir.join(".biogate-check");
-    std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|why| format!("{} cannot be written: {why}", dir.display()))?;
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|why| format!("{} cannot be written: {why}", dir.display()))?;
     Ok(format!("{} can be written", dir.display()))
 }
 
@@ -147,7 +167,10 @@ fn port_there(port: &str) -> Result<String, String> {
     let path = name.resolve(Path::new("/sys"), Path::new("/dev")).map_err(|why| why.to_string())?;
     match std::fs::File::options().read(true).write(true).open(&path) {
         Ok(_) => Ok(format!("{port} is there")),
-        Err(why) => Err(format!("{} cannot be opened: {why}; plug it in, or let this user's group use it (dialout)", path.display())),
+        Err(why) => Err(format!(
+            "{} cannot be opened: {why}; plug it in, or let this user's group use it (dialout)",
+            path.display()
+        )),
     }
 }
 
@@ -158,5 +181,34 @@ async fn broker_answers(broker: &Broker) -> Result<String, String> {
         Ok(Ok(_)) => Ok(format!("{} takes connections", broker.url)),
         Ok(Err(why)) => Err(format!("{} cannot be reached: {why}", broker.url)),
         Err(_elapsed) => Err(format!("{} does not answer", broker.url)),
+    }
+}
+
+/// Asks the server for its version and the table, and says how long an outage may last before raw counts can repeat.
+async fn warehouse(what: String, settings: &clickhouse::Settings) -> Vec<Finding> {
+    match clickhouse::schema::verify(settings).await {
+        Err(why) => vec![Finding::of(what, Verdict::Fail, why.to_string())],
+        Ok(fitting) => {
+            let table = format!(
+                "ClickHouse {}, {}.{} fits ({})",
+                fitting.server_version, settings.database, settings.table, fitting.engine
+            );
+            let window = match fitting.deduplication_window {
+                None | Some(0) => Finding::of(
+                    what.clone(),
+                    Verdict::Warn,
+                    "the table remembers no inserts: a repeated batch counts twice in the raw table until FINAL or a merge; make the table with `biogate schema apply`",
+                ),
+                Some(inserts) => Finding::of(
+                    what.clone(),
+                    Verdict::Ok,
+                    format!(
+                        "it remembers {inserts} inserts: with one insert a second from all hubs together, raw counts stay exact through an outage of {} min",
+                        inserts / 60
+                    ),
+                ),
+            };
+            vec![Finding::of(what, Verdict::Ok, table), window]
+        }
     }
 }

@@ -8,7 +8,8 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::forward;
-use crate::interpret::{ProfileError, UnknownProfile};
+use crate::interpret::catalog::UnknownProfile;
+use crate::interpret::error::ProfileError;
 use profile_folders::ProfileFolders;
 
 mod buffer;

@@ -42,7 +42,12 @@ pub(super) async fn run(arguments: RecordArgs, file: &Path) -> anyhow::Result<Ex
     let mut recording = Recording { output, written: 0, frames: 0 };
     let ending = follow(response.into_body(), &arguments, &mut recording).await?;
     recording.output.sync_all().with_context(|| format!("writing {}", path.display()))?;
-    println!("recorded frames={} bytes={} file={} ended=\"{ending}\"", recording.frames, recording.written, path.display());
+    println!(
+        "recorded frames={} bytes={} file={} ended=\"{ending}\"",
+        recording.frames,
+        recording.written,
+        path.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 
@@ -52,7 +57,11 @@ struct Recording {
     frames: u64,
 }
 
-async fn follow(mut body: hyper::body::Incoming, arguments: &RecordArgs, recording: &mut Recording) -> anyhow::Result<&'static str> {
+async fn follow(
+    mut body: hyper::body::Incoming,
+    arguments: &RecordArgs,
+    recording: &mut Recording,
+) -> anyhow::Result<&'static str> {
     let end = Instant::now() + arguments.duration;
     let mut held = Vec::new();
     loop {

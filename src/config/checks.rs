@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
@@ -69,7 +69,9 @@ pub(super) fn store_settings(raw: raw::Store, data_dir: &Path) -> Result<store::
     })
 }
 
-pub(super) fn limits(raw: BTreeMap<String, [f64; 2]>) -> Result<BTreeMap<(EventType, Option<String>), (f64, f64)>, String> {
+pub(super) fn limits(
+    raw: BTreeMap<String, [f64; 2]>,
+) -> Result<BTreeMap<(EventType, Option<String>), (f64, f64)>, String> {
     let one = |(key, [low, high]): (String, [f64; 2])| {
         let (type_name, component) = match key.split_once('/') {
             Some((type_name, component)) => (type_name, Some(component.to_owned())),
@@ -117,7 +119,11 @@ pub(super) fn broker(raw: raw::Mqtt, places: &Places) -> Result<Broker, Error> {
     })
 }
 
-pub(super) fn devices(raw: Vec<raw::Device>, brokers: &[Broker], places: &Places) -> Result<(Vec<Device>, Vec<Wearer>), Error> {
+pub(super) fn devices(
+    raw: Vec<raw::Device>,
+    brokers: &[Broker],
+    places: &Places,
+) -> Result<(Vec<Device>, Vec<Wearer>), Error> {
     let (mut devices, mut wearers) = (Vec::new(), Vec::new());
     for entry in raw {
         let error = |message: String| places.error(Section::Device, &entry.name, message);
@@ -201,7 +207,8 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
         }
         Some("file") => {
             let rotate = raw.rotate.clone().unwrap_or_default();
-            let dir = raw.dir.clone().ok_or_else(|| error("no dir; write dir = \"/var/lib/biogate/archive\"".into()))?;
+            let dir =
+                raw.dir.clone().ok_or_else(|| error("no dir; write dir = \"/var/lib/biogate/archive\"".into()))?;
             let usual = forward::file::Settings::new(dir);
             forward::Kind::File(forward::file::Settings {
                 rotate_bytes: rotate.bytes.map_or(usual.rotate_bytes, |bytes| bytes.max(MIN_ROTATE_BYTES)),

@@ -86,7 +86,9 @@ pub(super) fn gateway_id(config: &Config, store: &Store) -> (Arc<str>, Vec<State
     let mut changes = Vec::new();
     match text(BOARD) {
         Some(before) if before != board => {
-            warn!("this card was made on another board ({before}, now {board}): if it is a clone, give this hub its own gateway.id");
+            warn!(
+                "this card was made on another board ({before}, now {board}): if it is a clone, give this hub its own gateway.id"
+            );
             changes.push(keep(BOARD, &board));
         }
         Some(_) => {}

@@ -14,6 +14,7 @@ use crate::interpret::Catalog;
 use crate::source::context::{Context, Stop};
 use crate::source::mqtt::{self, MqttBroker, MqttDevice};
 use crate::source::serial::{self, SerialSettings};
+use crate::source::supervise::supervise;
 
 /// What one source was started with; a difference restarts it.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +39,13 @@ pub(super) struct Running {
 impl Running {
     /// Starts what is new, restarts what is different, stops what is gone; the rest is not touched. Nothing changes when
     /// an entry is wrong.
-    pub(super) async fn follow(&mut self, config: &Config, catalog: &Catalog, context: &Context, gateway_id: &str) -> anyhow::Result<()> {
+    pub(super) async fn follow(
+        &mut self,
+        config: &Config,
+        catalog: &Catalog,
+        context: &Context,
+        gateway_id: &str,
+    ) -> anyhow::Result<()> {
         let wanted = wanted(config, catalog, gateway_id)?;
         let outdated: Vec<String> = self
             .sources
@@ -91,8 +98,14 @@ fn start(made: Made, context: &Context) -> Source {
     let (stop, stopping) = watch::channel(false);
     let context = Context { stop: Stop::new(stopping), ..context.clone() };
     let task = match made.clone() {
-        Made::Serial(settings) => tokio::spawn(serial::run(settings, context)),
-        Made::Mqtt(broker) => tokio::spawn(mqtt::run(broker, context)),
+        Made::Serial(settings) => tokio::spawn(async move {
+            let name = settings.device.clone();
+            supervise(&name, context, move |context| serial::run(settings.clone(), context)).await;
+        }),
+        Made::Mqtt(broker) => tokio::spawn(async move {
+            let name = format!("broker {}", broker.name);
+            supervise(&name, context, move |context| mqtt::run(broker.clone(), context)).await;
+        }),
     };
     Source { made, stop, task }
 }
@@ -114,10 +127,19 @@ fn wanted(config: &Config, catalog: &Catalog, gateway_id: &str) -> anyhow::Resul
     Ok(wanted)
 }
 
-fn serial_settings(device: &Device, port: &str, silence: Option<Duration>, catalog: &Catalog) -> anyhow::Result<SerialSettings> {
-    let profile = catalog.profile(&device.name).with_context(|| format!("device \"{}\" has no profile", device.name))?;
+fn serial_settings(
+    device: &Device,
+    port: &str,
+    silence: Option<Duration>,
+    catalog: &Catalog,
+) -> anyhow::Result<SerialSettings> {
+    let profile =
+        catalog.profile(&device.name).with_context(|| format!("device \"{}\" has no profile", device.name))?;
     let frame = profile.frame().with_context(|| {
-        format!("device \"{}\": found profile \"{}\", which is not for serial lines; write one that has a frame", device.name, device.profile)
+        format!(
+            "device \"{}\": found profile \"{}\", which is not for serial lines; write one that has a frame",
+            device.name, device.profile
+        )
     })?;
     Ok(SerialSettings {
         device: device.name.clone(),

@@ -83,7 +83,8 @@ impl Timekeeping {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.timeline.borrow().clone();
         let newest = before.bases.iter().next_back();
-        let next = basis::of(config, self.gateway_id.clone(), newest.map(|(_, basis)| basis), system::heard_now(self.boot));
+        let next =
+            basis::of(config, self.gateway_id.clone(), newest.map(|(_, basis)| basis), system::heard_now(self.boot));
         let mut after = Timeline::clone(&before);
         let mut changes = Vec::new();
         if newest.map(|(_, basis)| basis) != Some(&next) {
@@ -91,10 +92,15 @@ impl Timekeeping {
             changes.push(basis::change(number, Some(&next))?);
             after.bases.insert(number, next);
         }
-        let in_hand: Vec<u64> = config.destinations.iter().filter_map(|to| Some(store.in_hand(&to.name)?.basis)).collect();
+        let in_hand: Vec<u64> =
+            config.destinations.iter().filter_map(|to| Some(store.in_hand(&to.name)?.basis)).collect();
         let newest = after.bases.keys().next_back().copied();
-        let unneeded: Vec<u64> =
-            before.bases.keys().copied().filter(|number| Some(*number) != newest && !in_hand.contains(number)).collect();
+        let unneeded: Vec<u64> = before
+            .bases
+            .keys()
+            .copied()
+            .filter(|number| Some(*number) != newest && !in_hand.contains(number))
+            .collect();
         for number in unneeded {
             // The newest but one may be named by a range that is being cut at this moment; it goes with the next change.
             if Some(number + 1) != newest {
@@ -180,7 +186,12 @@ async fn follow_clock(
 }
 
 /// Appends an anchor if the clocks tell something new: stored first, then used.
-async fn look(keeper: &mut Keeper, store: &Store, timeline: &watch::Sender<Arc<Timeline>>, boot: BootId) -> anyhow::Result<()> {
+async fn look(
+    keeper: &mut Keeper,
+    store: &Store,
+    timeline: &watch::Sender<Arc<Timeline>>,
+    boot: BootId,
+) -> anyhow::Result<()> {
     if boot == BootId::WALL {
         return Ok(());
     }

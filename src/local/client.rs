@@ -28,7 +28,8 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Resu
         .await
         .context("the running gateway did not finish its answer")?
         .map_err(|why| anyhow::anyhow!("the running gateway's answer broke off: {why}"))?;
-    let value = serde_json::from_slice(&body.to_bytes()).context("the running gateway's answer is of another version")?;
+    let value =
+        serde_json::from_slice(&body.to_bytes()).context("the running gateway's answer is of another version")?;
     Ok(Some(value))
 }
 
@@ -36,7 +37,9 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Resu
 pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Response<Incoming>>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
-        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => return Ok(None),
+        Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+            return Ok(None);
+        }
         Err(why) => return Err(why).with_context(|| format!("asking the running gateway at {}", socket.display())),
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -45,10 +48,15 @@ pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Response<I
         let _told_to_the_reader = connection.await;
     });
     let request = Request::get(path).header("host", "biogate").body(Empty::<Bytes>::new())?;
-    let response = timeout(DEADLINE, sender.send_request(request)).await.context("the running gateway did not answer")??;
+    let response =
+        timeout(DEADLINE, sender.send_request(request)).await.context("the running gateway did not answer")??;
     if !response.status().is_success() {
         let status = response.status();
-        let body = Limited::new(response.into_body(), 64 << 10).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = Limited::new(response.into_body(), 64 << 10)
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         bail!("the running gateway answered {status}: {}", String::from_utf8_lossy(&body));
     }
     Ok(Some(response))

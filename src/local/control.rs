@@ -128,7 +128,8 @@ fn record(board: &Board) -> Answer {
             let line = match readings.recv().await {
                 Ok(reading) => {
                     let heard_at = crate::clock::system::wall_of(boot, reading.heard);
-                    let mut line = serde_json::to_vec(&RecordedFrame::from_reading(&reading, heard_at)).unwrap_or_default();
+                    let mut line =
+                        serde_json::to_vec(&RecordedFrame::from_reading(&reading, heard_at)).unwrap_or_default();
                     line.push(b'\n');
                     line
                 }

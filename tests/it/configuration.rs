@@ -52,13 +52,20 @@ fn each_mistake_is_named_with_its_place_and_what_to_write() {
 
 #[test]
 fn drop_in_folders_are_merged_by_name() {
-    let hub = Hub::new(&format!("{ARCHIVE}[[device]]\nname = \"strap\"\nprofile = \"serial-vitals-line\"\nserial = \"/dev/ttyS1\"\n"));
+    let hub = Hub::new(&format!(
+        "{ARCHIVE}[[device]]\nname = \"strap\"\nprofile = \"serial-vitals-line\"\nserial = \"/dev/ttyS1\"\n"
+    ));
     let folder = hub.dir.path();
     std::fs::create_dir_all(folder.join("conf.d")).unwrap();
     std::fs::create_dir_all(folder.join("devices.d")).unwrap();
     let archive = folder.join("archive");
-    std::fs::write(folder.join("conf.d/10-fleet.toml"), format!("[[destination]]\nname = \"archive\"\ndir = {archive:?}\n")).unwrap();
-    std::fs::write(folder.join("devices.d/strap.toml"), "[[device]]\nname = \"strap\"\nlocation = \"room 12\"\n").unwrap();
+    std::fs::write(
+        folder.join("conf.d/10-fleet.toml"),
+        format!("[[destination]]\nname = \"archive\"\ndir = {archive:?}\n"),
+    )
+    .unwrap();
+    std::fs::write(folder.join("devices.d/strap.toml"), "[[device]]\nname = \"strap\"\nlocation = \"room 12\"\n")
+        .unwrap();
     let (code, out, error) = hub.output(&["check", "--offline"]);
     assert_eq!(code, 0, "{out}{error}");
     assert!(out.contains("1 devices, 0 brokers, 1 destinations"), "{out}");

@@ -172,6 +172,8 @@ fn has_blobs(folder: &std::path::Path) -> bool {
     let Ok(entries) = std::fs::read_dir(folder) else { return false };
     entries.flatten().any(|entry| {
         let path = entry.path();
-        path.is_dir() && (has_blobs(&path) || (path.ends_with("blobs") && std::fs::read_dir(&path).is_ok_and(|mut files| files.next().is_some())))
+        path.is_dir()
+            && (has_blobs(&path)
+                || (path.ends_with("blobs") && std::fs::read_dir(&path).is_ok_and(|mut files| files.next().is_some())))
     })
 }

@@ -55,7 +55,10 @@ fn a_serial_line_becomes_events_and_survives_being_unplugged() {
     let folder = tempfile::tempdir().unwrap();
     let port = folder.path().join("ttyUSB0");
     let mut line = Pty::plug(&port);
-    let mut hub = hub(&format!("{}user_id = \"6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11\"\nlocation = \"room 12\"\n", serial_device("band", &port)));
+    let mut hub = hub(&format!(
+        "{}user_id = \"6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11\"\nlocation = \"room 12\"\n",
+        serial_device("band", &port)
+    ));
     hub.start();
     // What is said before the port is open belongs to nobody's reading, so the device repeats itself until it is heard.
     wait_for(SOON, || {
@@ -65,10 +68,14 @@ fn a_serial_line_becomes_events_and_survives_being_unplugged() {
     })
     .expect("the first event");
     line.send(b"garbage\xff\nHR:80,S:110\nHR:7x2\nHR:81,S:112\n");
-    let found = wait_for(SOON, || Some(events(&hub)).filter(|events| values(events, "heart_rate").contains(&81.0))).unwrap();
+    let found =
+        wait_for(SOON, || Some(events(&hub)).filter(|events| values(events, "heart_rate").contains(&81.0))).unwrap();
     let last = found.last().unwrap();
     assert_eq!(last["user_id"], "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11");
-    assert_eq!((&last["location"], &last["gateway_id"], &last["device_id"]), (&"room 12".into(), &"hub-test".into(), &"band".into()));
+    assert_eq!(
+        (&last["location"], &last["gateway_id"], &last["device_id"]),
+        (&"room 12".into(), &"hub-test".into(), &"band".into())
+    );
     assert_eq!(values(&found, "steps"), [10.0, 2.0]);
     drop(line);
     let mut line = Pty::plug(&port);
@@ -83,7 +90,10 @@ fn a_serial_line_becomes_events_and_survives_being_unplugged() {
     assert_balanced(&stat);
     assert_eq!(stat["ledger"]["intake"]["refused"], 2);
     let (_, list, _) = hub.output(&["buffer", "quarantine", "list", "--json"]);
-    assert!(list.contains("refused") && list.contains("4852:") || list.contains("48523a377832"), "the raw bytes are kept: {list}");
+    assert!(
+        list.contains("refused") && list.contains("4852:") || list.contains("48523a377832"),
+        "the raw bytes are kept: {list}"
+    );
     assert_eq!(hub.stop(), 0, "{}", hub.log());
 }
 
@@ -94,7 +104,8 @@ fn mqtt_messages_arrive_once_through_restarts_of_broker_and_gateway() {
     hub.start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let publish = |mosquitto: &Mosquitto, range: std::ops::Range<u32>| {
-        let notes = range.map(|n| note("clinic/bed-1/vitals", format!("{{\"seq\":{n},\"hr\":{}}}", 60.0 + f64::from(n) / 100.0)));
+        let notes = range
+            .map(|n| note("clinic/bed-1/vitals", format!("{{\"seq\":{n},\"hr\":{}}}", 60.0 + f64::from(n) / 100.0)));
         runtime.block_on(mosquitto.publish(notes.collect()));
     };
     wait_for(SOON, || {
@@ -110,7 +121,8 @@ fn mqtt_messages_arrive_once_through_restarts_of_broker_and_gateway() {
     hub.kill();
     publish(&mosquitto, 300..400);
     hub.start();
-    wait_for(SOON, || values(&events(&hub), "heart_rate").contains(&63.99).then_some(())).expect("what came while it was down");
+    wait_for(SOON, || values(&events(&hub), "heart_rate").contains(&63.99).then_some(()))
+        .expect("what came while it was down");
     let mut times: HashMap<u64, usize> = HashMap::new();
     for value in values(&events(&hub), "heart_rate") {
         *times.entry((value * 100.0).round() as u64).or_default() += 1;
@@ -136,7 +148,8 @@ fn implausible_values_are_set_aside_with_reason_and_bytes() {
         note("clinic/bed-1/vitals", "{\"hr\":250,\"spo2\":97}"),
         note("clinic/bed-1/vitals", "{\"hr\":71}"),
     ]));
-    let found = wait_for(SOON, || Some(events(&hub)).filter(|events| values(events, "heart_rate").contains(&71.0))).unwrap();
+    let found =
+        wait_for(SOON, || Some(events(&hub)).filter(|events| values(events, "heart_rate").contains(&71.0))).unwrap();
     assert_eq!(values(&found, "spo2"), [97.0], "the good value of the same message goes on");
     assert!(!values(&found, "heart_rate").contains(&250.0));
     let (code, list, error) = hub.output(&["buffer", "quarantine", "list", "--json"]);
@@ -165,7 +178,12 @@ fn a_stop_under_load_is_quick_and_loses_nothing() {
     .expect("the subscription");
     let load = std::thread::scope(|scope| {
         let publishing = scope.spawn(|| {
-            let message = |n: u32| note(&format!("clinic/bed-{}/vitals", n % 7 + 1), format!("{{\"seq\":{n},\"hr\":{}}}", 60.0 + f64::from(n) / 100.0));
+            let message = |n: u32| {
+                note(
+                    &format!("clinic/bed-{}/vitals", n % 7 + 1),
+                    format!("{{\"seq\":{n},\"hr\":{}}}", 60.0 + f64::from(n) / 100.0),
+                )
+            };
             runtime.block_on(mosquitto.publish((0..3_000).map(message).collect()));
         });
         std::thread::sleep(Duration::from_millis(300));
@@ -176,7 +194,10 @@ fn a_stop_under_load_is_quick_and_loses_nothing() {
     assert_eq!(load, 0, "{}", hub.log());
     hub.start();
     let done = wait_for(SOON, || Some(events(&hub)).filter(|events| values(events, "heart_rate").len() >= 3_001));
-    let mut rates: Vec<u64> = values(&done.unwrap_or_else(|| panic!("{}", hub.log())), "heart_rate").iter().map(|rate| (rate * 100.0).round() as u64).collect();
+    let mut rates: Vec<u64> = values(&done.unwrap_or_else(|| panic!("{}", hub.log())), "heart_rate")
+        .iter()
+        .map(|rate| (rate * 100.0).round() as u64)
+        .collect();
     rates.retain(|rate| *rate != 7_000);
     rates.sort_unstable();
     let expected: Vec<u64> = (6_000..9_000).filter(|rate| *rate != 7_000).collect();
@@ -196,7 +217,10 @@ fn a_hang_up_takes_new_devices_and_refuses_a_bad_file() {
             said += 1;
             line.send(format!("HR:{said}\n").as_bytes());
             std::thread::sleep(Duration::from_millis(50));
-            events(hub).iter().any(|event| event["device_id"] == device && event["value"] == f64::from(said - 1)).then_some(())
+            events(hub)
+                .iter()
+                .any(|event| event["device_id"] == device && event["value"] == f64::from(said - 1))
+                .then_some(())
         })
         .unwrap_or_else(|| panic!("{device} is not heard: {}", hub.log()));
     };
@@ -231,7 +255,10 @@ fn a_replay_goes_through_the_whole_path_and_makes_new_ids_the_second_time() {
     let recording = hub.dir.path().join("recording.ndjson");
     let frame = |n: u64| {
         let hex: String = format!("HR:{},S:{}", 60 + n % 40, n * 3).bytes().map(|byte| format!("{byte:02x}")).collect();
-        format!("{{\"t\":{},\"device\":\"band\",\"channel\":\"frame\",\"hex\":\"{hex}\"}}\n", 1_763_900_000_000 + n * 1_000)
+        format!(
+            "{{\"t\":{},\"device\":\"band\",\"channel\":\"frame\",\"hex\":\"{hex}\"}}\n",
+            1_763_900_000_000 + n * 1_000
+        )
     };
     std::fs::write(&recording, (0..5_000).map(frame).collect::<String>()).unwrap();
     for round in 1..=2u64 {
@@ -240,7 +267,8 @@ fn a_replay_goes_through_the_whole_path_and_makes_new_ids_the_second_time() {
         assert!(out.contains("replayed frames=5000") && out.contains("archive.waiting=0"), "{out}");
         let found = events(&hub);
         assert_eq!(values(&found, "heart_rate").len() as u64, 5_000 * round);
-        let ids: std::collections::HashSet<&str> = found.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
+        let ids: std::collections::HashSet<&str> =
+            found.iter().map(|event| event["event_id"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), found.len());
         assert_eq!(found[0]["timestamp"], 1_763_900_000_000u64, "heard when it was recorded");
     }

@@ -160,8 +160,9 @@ pub fn wait_for<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
 
 /// Lines of all NDJSON files of a file destination, closed or not.
 pub fn lines_of(dir: &Path) -> Vec<Value> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(dir).map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect()).unwrap_or_default();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
     files.sort();
     let text: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect()
