@@ -170,7 +170,7 @@ fn a_stop_under_load_is_quick_and_loses_nothing() {
     let Some(mosquitto) = Mosquitto::start() else { return };
     let mut hub = hub(&ward(&mosquitto));
     hub.start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     wait_for(SOON, || {
         runtime.block_on(mosquitto.publish(vec![note("clinic/bed-0/vitals", "{\"hr\":70}")]));
         (!events(&hub).is_empty()).then_some(())
