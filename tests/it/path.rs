@@ -47,7 +47,7 @@ fn wait_for_events(hub: &Hub, count: usize) -> Vec<Value> {
 
 fn values(events: &[Value], event_type: &str) -> Vec<f64> {
     let of_type = events.iter().filter(|event| event["event_type"] == event_type);
-    of_type.map(|event| event["value"].as_f64().unwrap()).collect()
+    of_type.map(|event| event["value"].as_f64().unwrap()).filter(|value| *value != 0.0).collect()
 }
 
 #[test]
