@@ -2,6 +2,7 @@
 //!
 //! The modules in reading order: four values, then what turns one into the next, then the gateway around them.
 //! With no Cargo features only the values and the pure rooms exist; that is what the Query API builds on.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
 pub mod reading;
 

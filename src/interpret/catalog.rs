@@ -148,7 +148,7 @@ pub(super) fn interpret_with(
         let context = Context { profile, channel, reading, number, component, limits, explain };
         context.all(&decoded, memory, &mut out);
     }
-    out.faults.extend(decoded.fault.take());
+    out.faults.extend(decoded.fault.take().map(|fault| *fault));
     for (observation, why) in &out.implausible {
         let field = observation.event_type.name().to_owned();
         out.faults.push(Fault { kind: FaultKind::Implausible, field, message: why.clone() });

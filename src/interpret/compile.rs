@@ -48,6 +48,16 @@ pub(super) fn profile(file: &ProfileFile) -> Result<Profile, Wrong> {
         context: Vec::new(),
         channels: Vec::new(),
     };
+    if profile.matches.serial && profile.frame.is_none() {
+        return Err(Wrong::new(
+            "serial = true without a frame",
+            "write how frames are found, as frame = { line = \"\\n\" }",
+        ));
+    }
+    if let (false, Some(table)) = (profile.matches.serial, &file.frame) {
+        let wrong = Wrong::new("a frame without serial = true", "only serial lines are cut into frames");
+        return Err(wrong.at(table.span()));
+    }
     if file.channel.is_empty() {
         return Err(Wrong::new("no [[channel]]", "write at least one"));
     }

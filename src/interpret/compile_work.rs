@@ -41,6 +41,11 @@ pub(super) fn work(name: &str, row: &FieldRow, kind: Option<Kind>) -> Result<Wor
         });
     let all = |scalars: Option<&Scalars>| scalars.map_or_else(Vec::new, |s| s.all().to_vec());
     Ok(Work {
+        plain: row.must.is_none()
+            && row.missing.is_none()
+            && row.values.is_none()
+            && row.scale.is_none()
+            && row.offset.is_none(),
         must: all(row.must.as_ref()).into_iter().map(must).collect(),
         missing: all(row.missing.as_ref()),
         names: row.values.as_ref().map(table),

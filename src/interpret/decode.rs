@@ -52,7 +52,7 @@ pub(super) struct Decoded {
     /// Further values of a field that came more than once.
     pub(super) more: Vec<(SlotId, Slot)>,
     /// Refused, stopped or without a key.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<Box<Fault>>,
     pub(super) spans: Vec<FieldSpan>,
 }
 
@@ -78,7 +78,8 @@ pub(super) fn decode(channel: &Channel, bytes: &[u8], explain: bool) -> Decoded 
         cursor: 0,
         end: bytes.len().saturating_sub(channel.trailer),
         covered: 0,
-        slots: vec![EMPTY; channel.slots.len()],
+        // Not vec![EMPTY; n]: that clones a value for each slot.
+        slots: std::iter::repeat_with(|| EMPTY).take(channel.slots.len()).collect(),
         more: Vec::new(),
         in_objects: false,
         spans: explain.then(Vec::new),
@@ -88,12 +89,12 @@ pub(super) fn decode(channel: &Channel, bytes: &[u8], explain: bool) -> Decoded 
 }
 
 /// The frame is refused because of this field.
-fn refused(field: &str, message: String) -> Fault {
-    Fault { kind: FaultKind::Refused, field: field.to_owned(), message }
+fn refused(field: &str, message: String) -> Box<Fault> {
+    Box::new(Fault { kind: FaultKind::Refused, field: field.to_owned(), message })
 }
 
 impl Run<'_> {
-    fn all(&mut self, channel: &Channel) -> Result<(), Fault> {
+    fn all(&mut self, channel: &Channel) -> Result<(), Box<Fault>> {
         self.parts = message::parse(&channel.format, self.bytes).map_err(|(what, why)| refused(what, why))?;
         if self.parts.is_some() && !self.knows_any(&channel.steps) {
             return Err(refused("nothing known", "nothing known: none of the profile's fields is in it".to_owned()));
@@ -129,7 +130,7 @@ impl Run<'_> {
         holds(&self.slots, test)
     }
 
-    fn field(&mut self, field: &Field) -> Result<(), Fault> {
+    fn field(&mut self, field: &Field) -> Result<(), Box<Fault>> {
         match &field.source {
             Source::Next(kind, length) => match field.repeat {
                 None => self.next(field, *kind, *length),
@@ -150,7 +151,7 @@ impl Run<'_> {
     }
 
     /// Takes the next bytes, or says that the frame is cut short.
-    fn take(&mut self, field: &Field, bytes: usize) -> Result<Range<usize>, Fault> {
+    fn take(&mut self, field: &Field, bytes: usize) -> Result<Range<usize>, Box<Fault>> {
         let left = self.end.saturating_sub(self.cursor);
         if bytes > left {
             return Err(refused(&field.name, format!("cut short: it takes {bytes} bytes, {left} are left")));
@@ -161,7 +162,7 @@ impl Run<'_> {
         Ok(range)
     }
 
-    fn next(&mut self, field: &Field, kind: Kind, length: Length) -> Result<(), Fault> {
+    fn next(&mut self, field: &Field, kind: Kind, length: Length) -> Result<(), Box<Fault>> {
         let bytes = match length {
             Length::Bytes(bytes) => bytes,
             Length::Rest => self.end.saturating_sub(self.cursor),
@@ -177,7 +178,7 @@ impl Run<'_> {
     }
 
     /// Text is compared with the texts that mean "missing" before it is read as a number.
-    fn read(&self, field: &Field, kind: Kind, bytes: &[u8]) -> Result<Raw, Fault> {
+    fn read(&self, field: &Field, kind: Kind, bytes: &[u8]) -> Result<Raw, Box<Fault>> {
         if kind == Kind::Decimal
             && let Ok(text) = std::str::from_utf8(bytes)
             && names_missing(&field.work, text.trim())
@@ -187,7 +188,7 @@ impl Run<'_> {
         read::binary(kind, bytes).map_err(|why| refused(&field.name, why))
     }
 
-    fn list(&mut self, field: &Field, kind: Kind, repeat: Repeat) -> Result<(), Fault> {
+    fn list(&mut self, field: &Field, kind: Kind, repeat: Repeat) -> Result<(), Box<Fault>> {
         let size = kind.size().unwrap_or(1).max(1);
         let left = self.end.saturating_sub(self.cursor);
         let times = match repeat {
@@ -221,9 +222,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn bits(&mut self, field: &Field, pieces: &[Piece]) -> Result<(), Fault> {
+    fn bits(&mut self, field: &Field, pieces: &[Piece]) -> Result<(), Box<Fault>> {
         let mut number: u64 = 0;
-        let mut range = usize::MAX..0;
+        let (mut start, mut end) = (usize::MAX, 0);
         for piece in pieces {
             let (word, at) = match piece.from {
                 PieceFrom::Byte(byte) => {
@@ -245,17 +246,17 @@ impl Run<'_> {
             let width = u32::from(piece.high - piece.low) + 1;
             let mask = if width >= 64 { u64::MAX } else { (1 << width) - 1 };
             number = number << width | word >> piece.low & mask;
-            range = range.start.min(at.start)..range.end.max(at.end);
+            (start, end) = (start.min(at.start), end.max(at.end));
         }
         let raw = if field.work.flag { Raw::Bool(number == 1) } else { Raw::Int(number as i64) };
         let bits = match pieces {
             [piece] => Some((piece.high, piece.low)),
             _ => None,
         };
-        self.keep(field, raw, range, bits)
+        self.keep(field, raw, start..end, bits)
     }
 
-    fn part(&mut self, field: &Field, key: &str, kind: Kind) -> Result<(), Fault> {
+    fn part(&mut self, field: &Field, key: &str, kind: Kind) -> Result<(), Box<Fault>> {
         let Some(part) = self.parts.as_ref().and_then(|parts| parts.get(key)) else {
             return if field.optional { Ok(()) } else { Err(refused(&field.name, format!("there is no {key:?}"))) };
         };
@@ -265,14 +266,19 @@ impl Run<'_> {
     }
 
     /// The order of work, then into the slot.
-    fn keep(&mut self, field: &Field, raw: Raw, range: Range<usize>, bits: Option<(u8, u8)>) -> Result<(), Fault> {
+    fn keep(&mut self, field: &Field, raw: Raw, range: Range<usize>, bits: Option<(u8, u8)>) -> Result<(), Box<Fault>> {
         let whole = match &raw {
             Raw::Int(number) | Raw::Time(number, _) => *number,
             Raw::Bool(bit) => i64::from(*bit),
             Raw::Num(_) | Raw::Text(_) | Raw::Missing => 0,
         };
         self.note(field, &range, bits);
-        let (state, value) = finish(&field.work, raw).map_err(|why| refused(&field.name, why))?;
+        let (state, value) = match raw {
+            // Most fields are flags and plain numbers.
+            Raw::Int(number) if field.work.plain => (State::Known, Value::Int(number)),
+            Raw::Bool(bit) if field.work.plain => (State::Known, Value::Bool(bit)),
+            raw => finish(&field.work, raw).map_err(|why| refused(&field.name, why))?,
+        };
         self.put(field.slot, Slot { state, value, raw: whole, row: field.row, at: place(&range) });
         Ok(())
     }
@@ -288,7 +294,7 @@ impl Run<'_> {
         }
     }
 
-    fn objects(&mut self, objects: &Objects) -> Result<(), Fault> {
+    fn objects(&mut self, objects: &Objects) -> Result<(), Box<Fault>> {
         self.in_objects = true;
         while self.cursor < self.end {
             let width = usize::from(objects.tag.bytes);
@@ -314,7 +320,7 @@ impl Run<'_> {
                 (None, UnknownName::Stop) => {
                     let field = format!("tag {tag:#04x}");
                     let message = format!("stopped at {field} (byte {}): it is not in the table", self.cursor - width);
-                    return Err(Fault { kind: FaultKind::Stopped, field, message });
+                    return Err(Box::new(Fault { kind: FaultKind::Stopped, field, message }));
                 }
                 (None, UnknownName::Refuse) => {
                     return Err(refused(&format!("tag {tag:#04x}"), "it is not in the table".to_owned()));
@@ -335,13 +341,13 @@ fn place(range: &Range<usize>) -> (u32, u32) {
     (narrow(range.start), narrow(range.end))
 }
 
-fn no_key(recipe: RecipeName) -> Fault {
+fn no_key(recipe: RecipeName) -> Box<Fault> {
     let recipe = match recipe {
         RecipeName::BthomeV2 => "bthome-v2",
         RecipeName::MiBeacon => "mibeacon",
     };
     let message = format!("no key: the frame is encrypted ({recipe}) and the device entry has no key");
-    Fault { kind: FaultKind::NoKey, field: "no key".to_owned(), message }
+    Box::new(Fault { kind: FaultKind::NoKey, field: "no key".to_owned(), message })
 }
 
 /// Whether a condition holds.

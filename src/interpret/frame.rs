@@ -11,6 +11,15 @@ use crc::{
 
 use super::link::{ChecksumKind, ChecksumSpec, Cut, FrameSpec, Gather, Unpack};
 
+/// Tables are made when the program is compiled, not for each frame.
+static CRC8: Crc<u8> = Crc::<u8>::new(&CRC_8_SMBUS);
+static MAXIM: Crc<u8> = Crc::<u8>::new(&CRC_8_MAXIM_DOW);
+static MODBUS: Crc<u16> = Crc::<u16>::new(&CRC_16_MODBUS);
+static CCITT: Crc<u16> = Crc::<u16>::new(&CRC_16_IBM_3740);
+static XMODEM: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+static KERMIT: Crc<u16> = Crc::<u16>::new(&CRC_16_KERMIT);
+static CRC32: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
 /// Why a frame is not good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {message}")]
@@ -162,13 +171,13 @@ impl ChecksumKind {
             Self::Sum8 => sum().into(),
             Self::Xor8 => bytes.iter().fold(0u8, |x, byte| x ^ byte).into(),
             Self::Lrc => sum().wrapping_neg().into(),
-            Self::Crc8 => Crc::<u8>::new(&CRC_8_SMBUS).checksum(bytes).into(),
-            Self::Crc8Maxim => Crc::<u8>::new(&CRC_8_MAXIM_DOW).checksum(bytes).into(),
-            Self::Crc16Modbus => Crc::<u16>::new(&CRC_16_MODBUS).checksum(bytes).into(),
-            Self::Crc16Ccitt => Crc::<u16>::new(&CRC_16_IBM_3740).checksum(bytes).into(),
-            Self::Crc16Xmodem => Crc::<u16>::new(&CRC_16_XMODEM).checksum(bytes).into(),
-            Self::Crc16Kermit => Crc::<u16>::new(&CRC_16_KERMIT).checksum(bytes).into(),
-            Self::Crc32 => Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(bytes),
+            Self::Crc8 => CRC8.checksum(bytes).into(),
+            Self::Crc8Maxim => MAXIM.checksum(bytes).into(),
+            Self::Crc16Modbus => MODBUS.checksum(bytes).into(),
+            Self::Crc16Ccitt => CCITT.checksum(bytes).into(),
+            Self::Crc16Xmodem => XMODEM.checksum(bytes).into(),
+            Self::Crc16Kermit => KERMIT.checksum(bytes).into(),
+            Self::Crc32 => CRC32.checksum(bytes),
         }
     }
 }
@@ -266,5 +275,62 @@ impl FrameSpec {
         let Cut::Line { end } = &self.cut else { return frame };
         let line = frame.strip_suffix(end.as_ref()).unwrap_or(frame);
         line.strip_suffix(b"\r").unwrap_or(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_give_the_catalogues_check_values() {
+        let check = |kind: ChecksumKind| kind.of(b"123456789");
+        let expected = [
+            (ChecksumKind::Sum8, 0xdd),
+            (ChecksumKind::Xor8, 0x31),
+            (ChecksumKind::Lrc, 0x23),
+            (ChecksumKind::Crc8, 0xf4),
+            (ChecksumKind::Crc8Maxim, 0xa1),
+            (ChecksumKind::Crc16Modbus, 0x4b37),
+            (ChecksumKind::Crc16Ccitt, 0x29b1),
+            (ChecksumKind::Crc16Xmodem, 0x31c3),
+            (ChecksumKind::Crc16Kermit, 0x2189),
+            (ChecksumKind::Crc32, 0xcbf4_3926),
+        ];
+        for (kind, value) in expected {
+            assert_eq!(check(kind), value, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_modbus_answer_is_checked_from_its_end() {
+        let spec = ChecksumSpec { kind: ChecksumKind::Crc16Modbus, over: (0, -3), at: -2, big_endian: false };
+        assert_eq!(spec.check(&[0x01, 0x03, 0x00, 0x00, 0x00, 0x02, 0xc4, 0x0b]), Ok(()));
+        assert!(spec.check(&[0x01, 0x03, 0x00, 0x00, 0x00, 0x02, 0x0b, 0xc4]).is_err());
+        assert!(spec.check(&[0x01, 0x02]).is_err() && spec.check(&[]).is_err());
+    }
+
+    #[test]
+    fn a_header_frame_tells_its_length() {
+        use crate::interpret::link::{LengthField, LengthKind};
+        let length = LengthField { at: 2, kind: LengthKind::U8, plus: 4 };
+        let cut = Cut::Header { header: Bytes::from_static(&[0xaa, 0x55]), length };
+        let spec = FrameSpec { cut, max: 32, timeout: None, checksum: None, gather: None, unpack: None };
+        assert_eq!(spec.whole_length(&[0xaa, 0x55]), None);
+        assert_eq!(spec.whole_length(&[0xaa, 0x55, 2]), Some(6));
+        assert_eq!(spec.whole_length(&[0xaa, 0x55, 200]), Some(0), "longer than max");
+        assert_eq!(spec.check(&[0xaa, 0x55, 2, 1, 2, 3]), Ok(()));
+        assert_eq!(spec.check(&[0xaa, 0x55, 2, 1, 2]).unwrap_err().what, "length");
+        assert_eq!(spec.check(&[0xab, 0x55, 2, 1, 2, 3]).unwrap_err().what, "sync");
+    }
+
+    #[test]
+    fn frames_before_a_first_one_are_dropped_and_counted() {
+        let mut gatherer =
+            Gatherer::new(Gather { frames: 2, first_if: crate::interpret::link::BitAt { byte: 0, bit: 0 } });
+        assert_eq!(gatherer.push(&[2]), Gathered::Waiting { dropped: 1 });
+        assert_eq!(gatherer.push(&[1]), Gathered::Waiting { dropped: 0 });
+        assert_eq!(gatherer.push(&[3]), Gathered::Waiting { dropped: 1 });
+        assert_eq!(gatherer.push(&[4]), Gathered::Whole(vec![3, 4]));
     }
 }

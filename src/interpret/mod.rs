@@ -1,7 +1,7 @@
 //! From bytes to observations, by declarative profiles. Pure: no IO, no clock, no async.
 //!
-//! A profile is TOML ([`file`], with the short forms of [`notation`]). It is compiled once ([`compile`]) to the flat
-//! steps of [`step`], proven by its own examples ([`example`]), and run on each frame ([`decode`], [`emit`]).
+//! A profile is TOML ([`file`], with the short forms of [`notation`]). It is compiled once (`compile`) to the flat
+//! steps of `step`, proven by its own examples (`example`), and run on each frame (`decode`, `emit`).
 //! Interpretation never fails as a whole: values and faults both come back.
 
 pub mod builtin;

@@ -288,7 +288,7 @@ pub fn parse_hex(text: &str) -> Result<Vec<u8>, String> {
     if let Some(wrong) = digits.iter().find(|c| !c.is_ascii_hexdigit()) {
         return Err(format!("found {wrong:?}, expected hexadecimal digits"));
     }
-    if digits.len() % 2 != 0 {
+    if !digits.len().is_multiple_of(2) {
         return Err(format!("found {} hexadecimal digits, expected two for each byte", digits.len()));
     }
     let digit = |c: char| c.to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);

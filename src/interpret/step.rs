@@ -147,6 +147,8 @@ pub(super) struct Work {
     pub(super) names: Option<NameTable>,
     pub(super) scale: Option<Scale>,
     pub(super) offset: f64,
+    /// Nothing of it is to be done: the raw value is the value.
+    pub(super) plain: bool,
     /// One bit without further meaning: true or false.
     pub(super) flag: bool,
 }

@@ -1,165 +1,197 @@
-//! What is no waiting event and that a person may want to see or bring back: a second row of generations, of the same
-//! form, oldest out first.
+//! What is set aside: a second row of generations of the same form, bounded by bytes, oldest generation out first.
+//!
+//! Entries are durable before the record of the commit that made them, so a crash between the two leaves an entry twice
+//! at worst; a listing shows each once.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 
-use super::generation::{Generation, MAX_RECORDS, OpenFailure};
-use super::record::{self, Bytes, Changes};
-use super::seal::Seal;
-use super::{AsideEntry, disk, salvage};
+use super::chunk::Codec;
+use super::folder;
+use super::generation::{Generation, MAX_RECORDS};
+use super::queue::Queue;
+use super::record::{self, Kind, MAX_TAIL_BYTES, Place};
+use super::row::Row;
+use super::{AsideEntry, AsideKind, Error};
 
-/// Longer raw bytes are counted and not kept.
-pub(super) const MAX_BYTES: usize = 64 << 10;
+/// Bytes kept of one entry.
+const MAX_ENTRY_BYTES: usize = 64 * 1024;
+/// Entries' bytes put into one record.
+const MAX_PLAIN_BYTES: usize = 80 * 1024;
 
-/// So many generations share the limit: what is pushed out at once is an eighth of it.
-const PARTS: u64 = 8;
-
-/// The row.
+/// The row set aside. Its newest generation is opened by the first entry of a process.
 pub(super) struct Aside {
-    row: PathBuf,
-    max_bytes: u64,
-    seal: Option<Arc<Seal>>,
-    /// Number, bytes and entries of each, oldest first; the last is the open one.
-    parts: VecDeque<(u64, u64, u64)>,
-    newest: Generation,
+    row: Row,
+    newest: Option<Generation>,
+    /// Bytes on disk of each generation that is not open.
+    bytes: BTreeMap<u64, u64>,
 }
 
 impl Aside {
-    pub(super) fn open(row: &Path, max_bytes: u64, seal: Option<Arc<Seal>>) -> Result<Aside, OpenFailure> {
-        let refused = OpenFailure::Refused;
-        std::fs::create_dir_all(row).map_err(refused)?;
-        disk::sweep(row).map_err(refused)?;
-        let fatal = |why: sled::Error| OpenFailure::Refused(std::io::Error::other(why.to_string()));
-        let mut parts = VecDeque::new();
-        let mut newest = None;
-        for number in disk::numbers(row).map_err(refused)? {
-            let mut entries = 0;
-            let mut count = |bytes: &[u8]| entries += entries_of(bytes, seal.as_ref()).len() as u64;
-            let generation = match Generation::open(&disk::folder(row, number), number, &mut count) {
-                Ok(generation) => generation,
-                Err(OpenFailure::Damaged(why)) => salvage::rebuild(row, number, &why, &mut count).map_err(fatal)?,
-                Err(refusal) => return Err(refusal),
-            };
-            parts.push_back((number, generation.bytes, entries));
-            newest = Some(generation);
+    pub(super) fn new(row: Row) -> Result<Aside, Error> {
+        let numbers = row.prepare()?;
+        let bytes = |number: u64| folder::disk_bytes(&folder::named(&row.dir, "gen", number));
+        let bytes = numbers.into_iter().map(|number| (number, bytes(number))).collect();
+        Ok(Aside { row, newest: None, bytes })
+    }
+
+    pub(super) fn disk_bytes(&self) -> u64 {
+        self.bytes.values().sum::<u64>() + self.newest.as_ref().map_or(0, Generation::disk_bytes)
+    }
+
+    /// Generations, oldest first.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.bytes.keys().copied().chain(self.newest.as_ref().map(|newest| newest.number)).collect()
+    }
+
+    /// The generation to append to. A full one is followed by another.
+    fn writable(&mut self, codec: &mut Codec, generation_bytes: u64) -> Result<&mut Generation, Error> {
+        let is_full =
+            |generation: &Generation| generation.bytes >= generation_bytes || generation.records >= MAX_RECORDS;
+        if self.newest.is_none()
+            && let Some(number) = self.bytes.keys().next_back().copied()
+        {
+            self.newest = self.row.open(number, codec, false)?.map(|opened| opened.generation);
+            self.bytes.remove(&number);
         }
-        let newest = match newest {
-            Some(generation) => generation,
-            None => {
-                parts.push_back((1, 0, 0));
-                Generation::birth(row, "new", 1, &[], || Ok(())).map_err(fatal)?
+        let number = match self.newest.take() {
+            Some(newest) if is_full(&newest) => {
+                self.bytes.insert(newest.number, newest.disk_bytes());
+                newest.number + 1
             }
+            Some(newest) => return Ok(self.newest.insert(newest)),
+            None => self.bytes.keys().next_back().map_or(1, |number| number + 1),
         };
-        Ok(Aside { row: row.to_owned(), max_bytes, seal, parts, newest })
+        let born = self.row.birth(number, codec, &[])?;
+        Ok(self.newest.insert(born))
     }
 
-    /// Makes the entries durable; returns how many older ones were pushed out, and how many were too long to keep.
-    pub(super) fn append(&mut self, entries: Vec<AsideEntry>) -> Result<(u64, u64), sled::Error> {
-        let before = entries.len();
-        let kept: Vec<AsideEntry> = entries.into_iter().filter(|entry| entry.bytes.len() <= MAX_BYTES).collect();
-        let not_kept = (before - kept.len()) as u64;
-        let mut evicted = 0;
-        for batch in batches(kept) {
-            evicted += self.make_room()?;
-            let number = self.newest.next;
-            let keys = vec![(String::new(), Some(Bytes(serde_cbor::to_vec(&batch).map_err(broken)?)))];
-            let changes = Changes(keys, None, Default::default(), None);
-            let bytes = record::encode(number, number, true, &[], &changes, self.seal.as_ref()).map_err(broken)?;
-            self.newest.append(&bytes)?;
-            if let Some(part) = self.parts.back_mut() {
-                part.1 += bytes.len() as u64;
-                part.2 += batch.len() as u64;
+    pub(super) fn forget(self) {
+        self.newest.into_iter().for_each(Generation::forget);
+    }
+}
+
+impl Queue {
+    /// Makes entries durable. What is over the row's limit goes, oldest first.
+    pub(super) fn set_aside(&mut self, mut entries: Vec<AsideEntry>) -> Result<(), Error> {
+        let generation_bytes = self.settings.generation_bytes.min(self.settings.aside_max_bytes / 4).max(1);
+        for entry in entries.iter_mut().filter(|entry| entry.bytes.len() > MAX_ENTRY_BYTES) {
+            let length = entry.bytes.len();
+            entry.bytes = Vec::new();
+            entry.reason.push_str(&format!(" ({length} bytes, too many to keep)"));
+            self.own.totals_mut().aside.stripped += 1;
+        }
+        let mut rest = &entries[..];
+        while !rest.is_empty() {
+            let (tail, count) = fitting(&mut self.codec, rest)?;
+            rest = &rest[count..];
+            let sealed = self.codec.key().is_some();
+            let generation = self.aside.writable(&mut self.codec, generation_bytes)?;
+            let place = Place { kind: Kind::Aside, generation: generation.number, record: generation.records };
+            generation.put(&record::build(place, sealed, &[], &tail), None)?;
+            let number = generation.number;
+            let kept = &mut self.own.totals_mut().aside.kept;
+            match kept.iter_mut().find(|(of, _)| *of == number) {
+                Some((_, known)) => *known += count as u64,
+                None => kept.push((number, count as u64)),
             }
         }
-        self.newest.make_durable()?;
-        Ok((evicted, not_kept))
+        if let Some(generation) = &mut self.aside.newest {
+            generation.sync()?;
+            self.syncs += 1;
+        }
+        self.bound_aside();
+        Ok(())
     }
 
-    fn make_room(&mut self) -> Result<u64, sled::Error> {
-        if self.newest.bytes >= self.max_bytes / PARTS || self.newest.next >= MAX_RECORDS {
-            let number = self.newest.number + 1;
-            self.newest = Generation::birth(&self.row, "new", number, &[], || Ok(()))?;
-            self.parts.push_back((number, 0, 0));
-        }
-        let mut evicted = 0;
-        while self.parts.len() > 1 && self.bytes() >= self.max_bytes {
-            if let Some((number, _, entries)) = self.parts.pop_front() {
-                disk::remove(&disk::folder(&self.row, number))?;
-                evicted += entries;
+    fn bound_aside(&mut self) {
+        while self.aside.disk_bytes() > self.settings.aside_max_bytes
+            && let Some((number, _)) = self.aside.bytes.pop_first()
+        {
+            if let Err(error) = folder::remove(&self.aside.row.dir, number) {
+                tracing::error!(%error, "the oldest entries set aside cannot be removed");
+                self.unhealthy = Some(format!("the oldest entries set aside cannot be removed: {error}"));
+                return;
             }
+            let totals = &mut self.own.totals_mut().aside;
+            let gone = totals.kept.iter().filter(|(of, _)| *of == number).map(|(_, entries)| entries).sum::<u64>();
+            totals.kept.retain(|(of, _)| *of != number);
+            totals.evicted += gone;
+            tracing::warn!(entries = gone, "too much is set aside: the oldest entries go");
         }
-        Ok(evicted)
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.parts.iter().map(|(_, bytes, _)| bytes).sum()
-    }
-
-    pub(super) fn count(&self) -> u64 {
-        self.parts.iter().map(|(_, _, entries)| entries).sum()
-    }
-
-    /// The newest entries, oldest of them first, at most `limit`.
-    pub(super) fn list(&self, limit: usize) -> Result<Vec<AsideEntry>, String> {
-        let mut newest_first: VecDeque<AsideEntry> = VecDeque::new();
-        for &(number, _, _) in self.parts.iter().rev() {
-            if newest_first.len() >= limit {
+    /// The newest entries, oldest of them first.
+    pub(super) fn list_aside(&mut self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
+        let mut parts: Vec<Vec<AsideEntry>> = Vec::new();
+        let mut count = 0;
+        for number in self.aside.numbers().into_iter().rev() {
+            if count >= limit {
                 break;
             }
-            let mut of_part = Vec::new();
-            let mut take = |bytes: &[u8]| of_part.extend(entries_of(bytes, self.seal.as_ref()));
-            if number == self.newest.number {
-                for record in 0..self.newest.next {
-                    if let Some(bytes) = self.newest.record(record).map_err(|why| why.to_string())? {
-                        take(&bytes);
-                    }
+            let entries = self.entries_of(number)?;
+            count += entries.len();
+            parts.push(entries);
+        }
+        let mut seen = HashSet::new();
+        let mut all: Vec<AsideEntry> = parts.into_iter().rev().flatten().collect();
+        all.retain(|entry| seen.insert(identity(entry)));
+        let surplus = all.len().saturating_sub(limit);
+        all.drain(..surplus);
+        Ok(all)
+    }
+
+    fn entries_of(&mut self, number: u64) -> Result<Vec<AsideEntry>, Error> {
+        let opened;
+        let generation = match &self.aside.newest {
+            Some(newest) if newest.number == number => newest,
+            _ => match self.aside.row.open(number, &mut self.codec, false)? {
+                Some(found) => {
+                    opened = found.generation;
+                    &opened
                 }
-            } else {
-                let opened = Generation::open(&disk::folder(&self.row, number), number, &mut take);
-                drop(opened.map_err(|why| format!("{why:?}"))?);
+                None => return Ok(Vec::new()),
+            },
+        };
+        let mut entries = Vec::new();
+        for record in 0..generation.records {
+            let Ok(value) = generation.get(record) else { continue };
+            let Ok(parsed) = record::parse(&value) else { continue };
+            if parsed.tail.is_empty() {
+                continue;
             }
-            of_part.into_iter().rev().for_each(|entry| newest_first.push_front(entry));
+            let plain = self.codec.unwrap(parsed.tail, parsed.sealed);
+            match plain.map(|plain| serde_cbor::from_slice::<Vec<AsideEntry>>(&plain)) {
+                Ok(Ok(found)) => entries.extend(found),
+                _ => tracing::error!(generation = number, record, "entries set aside cannot be read"),
+            }
         }
-        while newest_first.len() > limit {
-            newest_first.pop_front();
-        }
-        // A crash between this row's record and the queue's lets a source repeat a reading: the copy is not shown.
-        let mut seen = std::collections::HashSet::new();
-        newest_first.retain(|entry| seen.insert((entry.run, entry.reading, entry.kind, entry.reason.clone())));
-        Ok(newest_first.into())
+        Ok(entries)
     }
 }
 
-fn broken(why: impl std::fmt::Display) -> sled::Error {
-    sled::Error::Unsupported(why.to_string())
+type Identity = (AsideKind, uuid::Uuid, u64, Option<String>, Vec<u8>);
+
+fn identity(entry: &AsideEntry) -> Identity {
+    (entry.kind, entry.run.0, entry.reading, entry.destination.clone(), entry.bytes.clone())
 }
 
-fn entries_of(bytes: &[u8], seal: Option<&Arc<Seal>>) -> Vec<AsideEntry> {
-    let Some(record) = record::decode(bytes, seal) else { return Vec::new() };
-    let Changes(keys, ..) = record.changes;
-    keys.into_iter()
-        .filter_map(|(_, value)| serde_cbor::from_slice::<Vec<AsideEntry>>(&value?.0).ok())
-        .flatten()
-        .collect()
-}
-
-/// Cut so that each batch fits a record.
-fn batches(entries: Vec<AsideEntry>) -> Vec<Vec<AsideEntry>> {
-    let mut all: Vec<Vec<AsideEntry>> = Vec::new();
-    let mut bytes = usize::MAX;
-    for entry in entries {
-        // What CBOR adds: names of fields, and two characters for a byte of a plain byte list at worst.
-        let own = entry.bytes.len() + entry.reason.len() + 512;
-        if bytes.saturating_add(own) > 96 << 10 {
-            all.push(Vec::new());
-            bytes = 0;
+/// The tail of as many entries as fit, and how many those are.
+fn fitting(codec: &mut Codec, entries: &[AsideEntry]) -> Result<(Vec<u8>, usize), Error> {
+    let mut bytes = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        bytes += entry.bytes.len() + entry.reason.len() + 256;
+        bytes <= MAX_PLAIN_BYTES
+    });
+    let mut count = fitting.count().max(1);
+    loop {
+        let plain = serde_cbor::to_vec(&&entries[..count]).map_err(|error| Error::fatal("writing an entry", error))?;
+        let tail = codec.wrap(&plain)?;
+        if tail.len() <= MAX_TAIL_BYTES {
+            return Ok((tail, count));
         }
-        bytes += own;
-        if let Some(batch) = all.last_mut() {
-            batch.push(entry);
+        if count == 1 {
+            return Err(Error::Refused { what: format!("an entry of {} bytes to set aside", tail.len()) });
         }
+        count = count.div_ceil(2);
     }
-    all
 }

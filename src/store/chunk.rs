@@ -1,290 +1,470 @@
-//! One commit's observations as bytes. Pure.
+//! The form of a chunk: the observations of one commit, as bytes. Pure.
 //!
 //! ```text
-//! magic "BGCHUNK1" | body length u32 | flags u8 | run 16 | boot 16 | first sequence u64 | count u32 | crc32 u32 | body
+//! offset  bytes  what (integers little-endian)
+//!      0      8  magic, so that a damaged file can be scanned for chunks
+//!      8      1  version, 1
+//!      9      1  flags: 1 = the body is sealed
+//!     10      2  zero
+//!     12      4  length of the body in the file
+//!     16      4  length of the body's CBOR before compression
+//!     20      4  number of observations
+//!     24      8  sequence of the first observation
+//!     32     16  run id
+//!     48      4  CRC-32 of bytes 0..48 and of the body
+//!     52         body: zstd of `[[text ...], [boot id ...], [observation ...]]`, then sealed if a key is set
 //! ```
 //!
-//! Numbers are little-endian; the CRC covers everything before it and the body. The body is a CBOR array
-//! `[strings, observations]`, compressed with zstd and, with a key, sealed with XChaCha20-Poly1305 (24 bytes of nonce
-//! before the ciphertext, the header as associated data). Observations are CBOR arrays; names of devices, profiles,
-//! components and metadata are numbers into `strings`, so that each is one allocation per chunk. The header stays
-//! readable without the key: a damaged file can be scanned for chunks.
+//! An observation is an array of thirteen items; names, profiles and texts are numbers of the chunk's text table, and
+//! reading number and uptime are differences to the observation before: both compress to almost nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+use zstd::bulk::{Compressor, Decompressor};
 
-use super::metadata::{Id, Stored};
-use super::seal::Seal;
-use super::{Chunk, Sequence};
+use super::cbor::{Item, Reader, Writer, signed};
+use super::seal::Key;
+use super::{Chunk, Error, Sequence};
 use crate::observation::{DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard, RunId};
 
-/// The first bytes of every chunk.
-pub(super) const MAGIC: &[u8; 8] = b"BGCHUNK1";
-
-/// Bytes before the body.
-pub(super) const HEADER: usize = 8 + 4 + 1 + 16 + 16 + 8 + 4 + 4;
-
-/// Where the checksum stands: after all that it covers of the header.
-const CRC_AT: usize = HEADER - 4;
-
-/// No body unpacks to more: a bound for damaged and hostile files.
-const MAX_UNPACKED: usize = 64 << 20;
-
+/// What a chunk begins with. The control character and the high byte keep it out of any text.
+pub(super) const MAGIC: [u8; 8] = *b"\xb1bgchnk\x1a";
+/// The largest chunk in the file: below sled's 131,052 bytes for one log item with room for the state beside it.
+pub(super) const MAX_CHUNK_BYTES: usize = 96 * 1024;
+/// The length of the header.
+pub(super) const HEADER_BYTES: usize = 52;
+/// No body expands to more than this: a commit is 4,096 observations of a few hundred bytes.
+const MAX_RAW_BYTES: usize = 16 << 20;
+/// Lists in metadata are at most this deep; what lies deeper is written as null.
+const MAX_DEPTH: usize = 16;
+const VERSION: u8 = 1;
 const SEALED: u8 = 1;
+/// A text inside metadata, by its number in the table (the tag that CBOR registers for that).
+const TAG_TEXT: u64 = 25;
+const ITEMS: usize = 13;
 
-/// zstd's quickest level: the next one costs twice the time for 4 % of the bytes.
-const LEVEL: i32 = 1;
+/// Bytes that are not what was written; says what is wrong with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Damaged(pub(super) &'static str);
 
-/// Why bytes are no chunk.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum BadChunk {
-    #[error("it is cut short")]
-    Short,
-    #[error("it does not begin as a chunk does")]
-    Magic,
-    #[error("its checksum is wrong")]
-    Checksum,
-    #[error("it is sealed, and the key does not open it")]
-    Sealed,
-    #[error("its body is not what a chunk holds: {0}")]
-    Body(String),
-}
-
-/// What a chunk says of itself before it is unpacked.
+/// A chunk's header, checked but for the CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    pub(super) run: RunId,
-    pub(super) boot: BootId,
+    pub(super) sealed: bool,
+    pub(super) body: usize,
+    pub(super) raw: usize,
+    pub(super) count: u64,
     pub(super) first: Sequence,
-    pub(super) count: u32,
-    /// Header and body together.
-    pub(super) length: usize,
-    sealed: bool,
+    pub(super) run: RunId,
+    crc: u32,
 }
 
 impl Header {
-    /// Reads and checks a chunk at the start of `bytes`; what follows it does not matter.
-    pub(super) fn checked(bytes: &[u8]) -> Result<Header, BadChunk> {
-        let head: &[u8; HEADER] = bytes.first_chunk().ok_or(BadChunk::Short)?;
-        if !head.starts_with(MAGIC) {
-            return Err(BadChunk::Magic);
+    /// The header at the start of `bytes`.
+    pub(super) fn read(bytes: &[u8]) -> Result<Header, Damaged> {
+        let bytes = bytes.get(..HEADER_BYTES).ok_or(Damaged("shorter than a chunk's header"))?;
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if bytes[..8] != MAGIC {
+            return Err(Damaged("not a chunk"));
         }
-        let length = HEADER + number::<4>(head, 8) as usize;
-        let body = bytes.get(HEADER..length).ok_or(BadChunk::Short)?;
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head[..CRC_AT]);
-        crc.update(body);
-        if u64::from(crc.finalize()) != number::<4>(head, CRC_AT) {
-            return Err(BadChunk::Checksum);
+        if bytes[8] != VERSION {
+            return Err(Damaged("a chunk of an unknown version"));
         }
-        let id = |at: usize| Uuid::from_slice(&head[at..at + 16]).unwrap_or_default();
-        Ok(Header {
-            run: RunId(id(13)),
-            boot: BootId(id(29)),
-            first: number::<8>(head, 45),
-            count: number::<4>(head, 53) as u32,
-            length,
-            sealed: head[12] & SEALED != 0,
+        let (mut first, mut run) = ([0; 8], [0; 16]);
+        first.copy_from_slice(&bytes[24..32]);
+        run.copy_from_slice(&bytes[32..48]);
+        let header = Header {
+            sealed: bytes[9] & SEALED != 0,
+            body: u32_at(12) as usize,
+            raw: u32_at(16) as usize,
+            count: u64::from(u32_at(20)),
+            first: u64::from_le_bytes(first),
+            run: RunId(Uuid::from_bytes(run)),
+            crc: u32_at(48),
+        };
+        let plausible = header.body <= MAX_CHUNK_BYTES && header.raw <= MAX_RAW_BYTES && header.count > 0;
+        let sequences = header.first > 0 && header.first.checked_add(header.count).is_some();
+        if plausible && sequences { Ok(header) } else { Err(Damaged("an implausible chunk header")) }
+    }
+
+    /// The length of the whole chunk.
+    pub(super) fn length(&self) -> usize {
+        HEADER_BYTES + self.body
+    }
+
+    /// The last sequence.
+    pub(super) fn last(&self) -> Sequence {
+        self.first + self.count - 1
+    }
+
+    /// The header of `chunk`, which must be whole: length and CRC are checked.
+    pub(super) fn verify(chunk: &[u8]) -> Result<Header, Damaged> {
+        let header = Header::read(chunk)?;
+        let body = chunk.get(HEADER_BYTES..header.length()).ok_or(Damaged("a chunk is cut off"))?;
+        if crc(&chunk[..48], body) == header.crc { Ok(header) } else { Err(Damaged("a chunk's CRC is wrong")) }
+    }
+}
+
+fn crc(header: &[u8], body: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(header);
+    hasher.update(body);
+    hasher.finalize()
+}
+
+/// Makes and reads chunks, with one compression context and one set of buffers for all of them.
+pub(super) struct Codec {
+    compressor: Compressor<'static>,
+    decompressor: Decompressor<'static>,
+    key: Option<Key>,
+    texts: Texts,
+    observations: Vec<u8>,
+    raw: Vec<u8>,
+}
+
+impl Codec {
+    pub(super) fn new(key: Option<Key>) -> Result<Codec, Error> {
+        let no_memory = |error: std::io::Error| Error::fatal("making a compression context", error);
+        Ok(Codec {
+            compressor: Compressor::new(1).map_err(no_memory)?,
+            decompressor: Decompressor::new().map_err(no_memory)?,
+            key,
+            texts: Texts::default(),
+            observations: Vec::new(),
+            raw: Vec::new(),
         })
     }
-}
 
-/// A little-endian number of `N` bytes.
-fn number<const N: usize>(bytes: &[u8], at: usize) -> u64 {
-    let mut wide = [0u8; 8];
-    wide[..N].copy_from_slice(&bytes[at..at + N]);
-    u64::from_le_bytes(wide)
-}
-
-#[derive(Serialize, Deserialize)]
-struct Body(Vec<Arc<str>>, Vec<Row>);
-
-/// An observation in its chunk; strings are numbers into the chunk's table.
-#[derive(Serialize, Deserialize)]
-struct Row(
-    u64,                           // reading
-    u16,                           // index
-    u32,                           // device
-    u32,                           // profile
-    i8,                            // event type
-    u32,                           // component
-    f64,                           // value
-    u64,                           // heard, ms of the chunk's boot
-    Option<(u8, i64)>,             // device time: 0 UTC, 1 local
-    Option<(Option<BootId>, u64)>, // since, with its boot where that is another
-    Option<Id>,                    // identity
-    Vec<(u32, Stored)>,            // metadata
-);
-
-/// Writes chunks; keeps its compression context, which is large, from one to the next.
-pub(super) struct Encoder {
-    zstd: zstd::bulk::Compressor<'static>,
-    seal: Option<Arc<Seal>>,
-    plain: Vec<u8>,
-}
-
-impl Encoder {
-    pub(super) fn new(seal: Option<Arc<Seal>>) -> std::io::Result<Self> {
-        Ok(Encoder { zstd: zstd::bulk::Compressor::new(LEVEL)?, seal, plain: Vec::new() })
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
     }
 
-    /// A chunk of these observations, the first of which has number `first`. All were heard in `boot`.
+    /// The chunk of these observations. It may be longer than [`MAX_CHUNK_BYTES`]: then the caller splits.
     pub(super) fn encode(
         &mut self,
         run: RunId,
-        boot: BootId,
         first: Sequence,
         observations: &[Observation],
-    ) -> Result<Vec<u8>, BadChunk> {
-        let mut table = Table::default();
-        let rows = observations.iter().map(|observation| table.row(boot, observation)).collect();
-        self.plain.clear();
-        let failed = |why: &dyn std::fmt::Display| BadChunk::Body(why.to_string());
-        serde_cbor::to_writer(&mut self.plain, &Body(table.strings, rows)).map_err(|why| failed(&why))?;
-        let mut body = self.zstd.compress(&self.plain).map_err(|why| failed(&why))?;
-        let sealed_by = if self.seal.is_some() { crate::store::seal::OVERHEAD } else { 0 };
-        let mut chunk = Vec::with_capacity(HEADER + body.len() + sealed_by);
-        chunk.extend_from_slice(MAGIC);
-        chunk.extend_from_slice(&((body.len() + sealed_by) as u32).to_le_bytes());
-        chunk.push(if self.seal.is_some() { SEALED } else { 0 });
-        chunk.extend_from_slice(run.0.as_bytes());
-        chunk.extend_from_slice(boot.0.as_bytes());
-        chunk.extend_from_slice(&first.to_le_bytes());
-        chunk.extend_from_slice(&(observations.len() as u32).to_le_bytes());
-        if let Some(seal) = &self.seal {
-            body = seal.close(&chunk, &body).ok_or(BadChunk::Sealed)?;
-        }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&chunk);
-        crc.update(&body);
-        chunk.extend_from_slice(&crc.finalize().to_le_bytes());
+    ) -> Result<Vec<u8>, Error> {
+        self.texts.clear();
+        self.observations.clear();
+        let boots = write_observations(&mut self.observations, &mut self.texts, observations);
+        self.raw.clear();
+        let mut writer = Writer(&mut self.raw);
+        writer.array(3);
+        writer.array(self.texts.table.len());
+        self.texts.table.iter().for_each(|text| writer.text(text));
+        writer.array(boots.len());
+        boots.iter().for_each(|boot| writer.bytes(boot.0.as_bytes()));
+        self.raw.extend_from_slice(&self.observations);
+
+        let mut header = [0u8; HEADER_BYTES];
+        header[..8].copy_from_slice(&MAGIC);
+        header[8] = VERSION;
+        header[9] = if self.key.is_some() { SEALED } else { 0 };
+        header[16..20].copy_from_slice(&(self.raw.len() as u32).to_le_bytes());
+        header[20..24].copy_from_slice(&(observations.len() as u32).to_le_bytes());
+        header[24..32].copy_from_slice(&first.to_le_bytes());
+        header[32..48].copy_from_slice(run.0.as_bytes());
+        let body = self.pack(&header)?;
+        header[12..16].copy_from_slice(&(body.len() as u32).to_le_bytes());
+        let sum = crc(&header[..48], &body);
+        header[48..].copy_from_slice(&sum.to_le_bytes());
+        let mut chunk = Vec::with_capacity(HEADER_BYTES + body.len());
+        chunk.extend_from_slice(&header);
         chunk.extend_from_slice(&body);
         Ok(chunk)
     }
-}
 
-/// Reads chunks.
-pub(super) struct Decoder {
-    zstd: zstd::bulk::Decompressor<'static>,
-    seal: Option<Arc<Seal>>,
-}
-
-impl Decoder {
-    pub(super) fn new(seal: Option<Arc<Seal>>) -> std::io::Result<Self> {
-        Ok(Decoder { zstd: zstd::bulk::Decompressor::new()?, seal })
+    fn pack(&mut self, header: &[u8; HEADER_BYTES]) -> Result<Vec<u8>, Error> {
+        let packed = self.compressor.compress(&self.raw).map_err(|error| Error::fatal("compressing a chunk", error))?;
+        match &self.key {
+            // Everything of the header that decides what the body means is bound to it.
+            Some(key) => key.seal(&packed, &header[16..48]),
+            None => Ok(packed),
+        }
     }
 
-    /// The chunk at the start of `bytes`.
-    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<Chunk, BadChunk> {
-        let header = Header::checked(bytes)?;
-        let mut body = std::borrow::Cow::Borrowed(&bytes[HEADER..header.length]);
-        if header.sealed {
-            let seal = self.seal.as_ref().ok_or(BadChunk::Sealed)?;
-            body = seal.open(&bytes[..CRC_AT], &body).ok_or(BadChunk::Sealed)?.into();
+    /// Compresses and seals anything else that lies in the store.
+    pub(super) fn wrap(&mut self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let packed = self.compressor.compress(plain).map_err(|error| Error::fatal("compressing a record", error))?;
+        match &self.key {
+            Some(key) => key.seal(&packed, &[]),
+            None => Ok(packed),
         }
-        let failed = |why: &dyn std::fmt::Display| BadChunk::Body(why.to_string());
-        let size = zstd::zstd_safe::get_frame_content_size(&body).ok().flatten().unwrap_or(0) as usize;
-        let plain = self.zstd.decompress(&body, size.min(MAX_UNPACKED)).map_err(|why| failed(&why))?;
-        let Body(strings, rows) = serde_cbor::from_slice(&plain).map_err(|why| failed(&why))?;
-        if rows.len() != header.count as usize {
-            return Err(BadChunk::Body(format!("{} rows, the header says {}", rows.len(), header.count)));
-        }
-        let observations = rows.into_iter().map(|row| row.observation(header.boot, &strings));
-        let observations =
-            observations.collect::<Option<Vec<_>>>().ok_or_else(|| failed(&"a row names what is not there"))?;
+    }
+
+    /// Undoes [`Codec::wrap`].
+    pub(super) fn unwrap(&mut self, wrapped: &[u8], sealed: bool) -> Result<Vec<u8>, Damaged> {
+        let unsealed;
+        let packed = if sealed {
+            unsealed = self.key.as_ref().ok_or(Damaged("it is sealed and no key is set"))?.open(wrapped, &[])?;
+            &unsealed[..]
+        } else {
+            wrapped
+        };
+        self.decompressor.decompress(packed, MAX_RAW_BYTES).map_err(|_| Damaged("it does not decompress"))
+    }
+
+    /// The observations of a chunk. Total: any bytes give a chunk or say what is wrong.
+    pub(super) fn decode(&mut self, chunk: &[u8]) -> Result<Chunk, Damaged> {
+        let header = Header::verify(chunk)?;
+        let body = &chunk[HEADER_BYTES..header.length()];
+        let unsealed;
+        let packed = if header.sealed {
+            let key = self.key.as_ref().ok_or(Damaged("it is sealed and no key is set"))?;
+            unsealed = key.open(body, &chunk[16..48])?;
+            &unsealed[..]
+        } else {
+            body
+        };
+        let raw = self.decompressor.decompress(packed, header.raw).map_err(|_| Damaged("it does not decompress"))?;
+        let observations = read_observations(&raw, header.count)?;
         Ok(Chunk { run: header.run, first: header.first, observations })
     }
 }
 
-/// The strings of a chunk that is being written.
+/// The text table of the chunk being written. Names are shared `Arc`s, so most look-ups end at the address.
 #[derive(Default)]
-struct Table {
-    strings: Vec<Arc<str>>,
-    /// By address first: the same `Arc` comes again and again.
-    by_address: HashMap<usize, u32>,
-    by_text: HashMap<Arc<str>, u32>,
+struct Texts {
+    table: Vec<Arc<str>>,
+    numbers: HashMap<Arc<str>, u64>,
+    /// Address and length of a text in `table`, so alive while it stands here, and its number.
+    recent: Vec<Option<(usize, usize, u64)>>,
 }
 
-impl Table {
-    fn number(&mut self, text: &Arc<str>) -> u32 {
-        let address = text.as_ptr() as usize;
-        if let Some(&known) = self.by_address.get(&address)
-            && self.strings[known as usize].len() == text.len()
+const RECENT: usize = 256;
+
+impl Texts {
+    fn clear(&mut self) {
+        self.table.clear();
+        self.numbers.clear();
+        self.recent.clear();
+        self.recent.resize(RECENT, None);
+    }
+
+    fn number(&mut self, text: &Arc<str>) -> u64 {
+        let (address, length) = (text.as_ptr() as usize, text.len());
+        let place = (address >> 4) % RECENT;
+        if let Some((known, known_length, number)) = self.recent[place]
+            && (known, known_length) == (address, length)
         {
-            return known;
+            return number;
         }
-        let number = *self.by_text.entry(text.clone()).or_insert_with(|| {
-            self.strings.push(text.clone());
-            self.strings.len() as u32 - 1
-        });
-        self.by_address.insert(address, number);
+        let number = match self.numbers.get(text) {
+            Some(number) => *number,
+            None => {
+                let number = self.table.len() as u64;
+                self.table.push(text.clone());
+                self.numbers.insert(text.clone(), number);
+                number
+            }
+        };
+        self.recent[place] = Some((address, length, number));
         number
     }
+}
 
-    fn row(&mut self, boot: BootId, observation: &Observation) -> Row {
-        let metadata = observation.metadata.iter().map(|(name, value)| (self.number(name), self.stored(value)));
-        let metadata = metadata.collect();
-        Row(
-            observation.reading,
-            observation.index,
-            self.number(&observation.device),
-            self.number(&observation.profile),
-            observation.event_type as i8,
-            self.number(&observation.component),
-            observation.value,
-            observation.heard.ms,
-            observation.device_time.map(|time| match time {
-                DeviceTime::Utc(ms) => (0, ms),
-                DeviceTime::Local(ms) => (1, ms),
-            }),
-            observation.since.map(|since| ((since.boot != boot).then_some(since.boot), since.ms)),
-            observation.identity.map(Id),
-            metadata,
-        )
+/// Writes the array of observations and returns the boots that it names by number.
+fn write_observations(into: &mut Vec<u8>, texts: &mut Texts, observations: &[Observation]) -> Vec<BootId> {
+    let mut boots = Vec::new();
+    let mut boot_number = |boot: BootId| -> u64 {
+        let known = boots.iter().position(|known| *known == boot);
+        known.unwrap_or_else(|| {
+            boots.push(boot);
+            boots.len() - 1
+        }) as u64
+    };
+    let mut writer = Writer(into);
+    writer.array(observations.len());
+    let (mut reading, mut ms) = (0u64, 0u64);
+    for observation in observations {
+        writer.array(ITEMS);
+        writer.signed(observation.reading.wrapping_sub(reading) as i64);
+        writer.unsigned(u64::from(observation.index));
+        writer.unsigned(texts.number(&observation.device));
+        writer.unsigned(texts.number(&observation.profile));
+        writer.unsigned(observation.event_type as u64);
+        writer.unsigned(texts.number(&observation.component));
+        write_value_number(&mut writer, observation.value);
+        writer.unsigned(boot_number(observation.heard.boot));
+        writer.signed(observation.heard.ms.wrapping_sub(ms) as i64);
+        match observation.device_time {
+            None => writer.null(),
+            Some(time) => {
+                let (kind, at) = match time {
+                    DeviceTime::Utc(at) => (0, at),
+                    DeviceTime::Local(at) => (1, at),
+                };
+                writer.array(2);
+                writer.unsigned(kind);
+                writer.signed(at);
+            }
+        }
+        match observation.since {
+            None => writer.null(),
+            Some(since) => {
+                writer.array(2);
+                writer.unsigned(boot_number(since.boot));
+                writer.signed(observation.heard.ms.wrapping_sub(since.ms) as i64);
+            }
+        }
+        match &observation.identity {
+            None => writer.null(),
+            Some(identity) => writer.bytes(identity.as_bytes()),
+        }
+        writer.array(observation.metadata.len() * 2);
+        for (name, value) in &observation.metadata {
+            writer.unsigned(texts.number(name));
+            write_value(&mut writer, texts, value, MAX_DEPTH);
+        }
+        (reading, ms) = (observation.reading, observation.heard.ms);
     }
+    boots
+}
 
-    fn stored(&mut self, value: &Value) -> Stored {
-        match value {
-            Value::Null => Stored::Null,
-            Value::Bool(bit) => Stored::Bool(*bit),
-            Value::Int(whole) => Stored::Int(*whole),
-            Value::Num(number) => Stored::Num(*number),
-            Value::Text(text) => Stored::Text(self.number(text)),
-            Value::List(values) => Stored::List(values.iter().map(|value| self.stored(value)).collect()),
+/// The observation's own value: a whole number is an integer here, because the field is always a number.
+fn write_value_number(writer: &mut Writer<'_>, value: f64) {
+    let whole = value as i64;
+    let is_whole = value.abs() < 1e15 && (whole as f64).to_bits() == value.to_bits();
+    if is_whole { writer.signed(whole) } else { writer.number(value) }
+}
+
+fn write_value(writer: &mut Writer<'_>, texts: &mut Texts, value: &Value, depth: usize) {
+    match value {
+        Value::Null => writer.null(),
+        Value::Bool(value) => writer.bool(*value),
+        Value::Int(value) => writer.signed(*value),
+        Value::Num(value) => writer.number(*value),
+        Value::Text(text) => {
+            writer.tag(TAG_TEXT);
+            writer.unsigned(texts.number(text));
+        }
+        Value::List(_) if depth == 0 => writer.null(),
+        Value::List(items) => {
+            writer.array(items.len());
+            items.iter().for_each(|item| write_value(writer, texts, item, depth - 1));
         }
     }
 }
 
-impl Row {
-    fn observation(self, boot: BootId, strings: &[Arc<str>]) -> Option<Observation> {
-        let Row(reading, index, device, profile, event_type, component, value, heard, device_time, since, id, metadata) =
-            self;
-        let text = |number: u32| strings.get(number as usize).cloned();
-        Some(Observation {
-            reading,
-            index,
-            device: text(device)?,
-            profile: text(profile)?,
-            event_type: EventType::from_number(event_type)?,
-            component: text(component)?,
-            value,
-            heard: Heard { boot, ms: heard },
-            device_time: match device_time {
-                None => None,
-                Some((0, ms)) => Some(DeviceTime::Utc(ms)),
-                Some((1, ms)) => Some(DeviceTime::Local(ms)),
-                Some(_) => return None,
-            },
-            since: since.map(|(of, ms)| Heard { boot: of.unwrap_or(boot), ms }),
-            identity: id.map(|Id(id)| id),
-            metadata: metadata
-                .into_iter()
-                .map(|(name, stored)| Some((text(name)?, stored.value(strings)?)))
-                .collect::<Option<Vec<_>>>()?,
-        })
+struct Tables {
+    texts: Vec<Arc<str>>,
+    boots: Vec<BootId>,
+}
+
+impl Tables {
+    fn text(&self, number: u64) -> Result<Arc<str>, Damaged> {
+        self.texts.get(number as usize).cloned().ok_or(Damaged("a text that is not in the table"))
     }
+
+    fn boot(&self, number: u64) -> Result<BootId, Damaged> {
+        self.boots.get(number as usize).copied().ok_or(Damaged("a boot that is not in the table"))
+    }
+}
+
+fn read_observations(raw: &[u8], count: u64) -> Result<Vec<Observation>, Damaged> {
+    let mut reader = Reader(raw);
+    if reader.array()? != 3 {
+        return Err(Damaged("a chunk has three parts"));
+    }
+    let texts = (0..reader.array()?).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
+    let boots = (0..reader.array()?)
+        .map(|_| Uuid::from_slice(reader.bytes()?).map(BootId).map_err(|_| Damaged("a boot id has 16 bytes")))
+        .collect::<Result<_, _>>()?;
+    let tables = Tables { texts, boots };
+    if reader.array()? as u64 != count {
+        return Err(Damaged("the header counts other observations"));
+    }
+    let mut observations = Vec::with_capacity(count as usize);
+    let (mut reading, mut ms) = (0u64, 0u64);
+    for _ in 0..count {
+        let observation = read_observation(&mut reader, &tables, reading, ms)?;
+        (reading, ms) = (observation.reading, observation.heard.ms);
+        observations.push(observation);
+    }
+    if reader.0.is_empty() { Ok(observations) } else { Err(Damaged("bytes after the observations")) }
+}
+
+fn read_observation(reader: &mut Reader<'_>, tables: &Tables, reading: u64, ms: u64) -> Result<Observation, Damaged> {
+    if reader.array()? != ITEMS {
+        return Err(Damaged("an observation has thirteen items"));
+    }
+    let reading = reading.wrapping_add(reader.signed()? as u64);
+    let index = u16::try_from(reader.unsigned()?).map_err(|_| Damaged("an index is too large"))?;
+    let device = tables.text(reader.unsigned()?)?;
+    let profile = tables.text(reader.unsigned()?)?;
+    let kind = i8::try_from(reader.unsigned()?).ok().and_then(EventType::from_number);
+    let component = tables.text(reader.unsigned()?)?;
+    let value = match reader.item()? {
+        Item::Number(value) => value,
+        whole => signed(whole)? as f64,
+    };
+    let boot = tables.boot(reader.unsigned()?)?;
+    let heard = Heard { boot, ms: ms.wrapping_add(reader.signed()? as u64) };
+    let device_time = match reader.item()? {
+        Item::Null => None,
+        Item::Array(2) => Some(match reader.unsigned()? {
+            0 => DeviceTime::Utc(reader.signed()?),
+            _ => DeviceTime::Local(reader.signed()?),
+        }),
+        _ => return Err(Damaged("a strange device time")),
+    };
+    let since = match reader.item()? {
+        Item::Null => None,
+        Item::Array(2) => {
+            let boot = tables.boot(reader.unsigned()?)?;
+            Some(Heard { boot, ms: heard.ms.wrapping_sub(reader.signed()? as u64) })
+        }
+        _ => return Err(Damaged("a strange start of a period")),
+    };
+    let identity = match reader.item()? {
+        Item::Null => None,
+        Item::Bytes(bytes) => Some(Uuid::from_slice(bytes).map_err(|_| Damaged("an identity has 16 bytes"))?),
+        _ => return Err(Damaged("a strange identity")),
+    };
+    let fields = reader.array()? / 2;
+    let metadata = (0..fields)
+        .map(|_| {
+            let name = tables.text(reader.unsigned()?)?;
+            let item = reader.item()?;
+            Ok((name, read_value(reader, tables, item, MAX_DEPTH)?))
+        })
+        .collect::<Result<_, Damaged>>()?;
+    let event_type = kind.ok_or(Damaged("an unknown event type"))?;
+    Ok(Observation {
+        reading,
+        index,
+        device,
+        profile,
+        event_type,
+        component,
+        value,
+        heard,
+        device_time,
+        since,
+        identity,
+        metadata,
+    })
+}
+
+fn read_value(reader: &mut Reader<'_>, tables: &Tables, item: Item<'_>, depth: usize) -> Result<Value, Damaged> {
+    Ok(match item {
+        Item::Null => Value::Null,
+        Item::Bool(value) => Value::Bool(value),
+        Item::Number(value) => Value::Num(value),
+        Item::Tag(TAG_TEXT) => Value::Text(tables.text(reader.unsigned()?)?),
+        Item::Array(items) if depth > 0 => {
+            let read = |_| {
+                let item = reader.item()?;
+                read_value(reader, tables, item, depth - 1)
+            };
+            Value::List((0..items).map(read).collect::<Result<_, _>>()?)
+        }
+        whole => Value::Int(signed(whole)?),
+    })
 }

@@ -1,98 +1,341 @@
-//! What became of everything: the counts that are committed in the same record as what they count.
+//! The store's own state: totals, one entry for each destination and each generation, gaps. Each lies in the store as
+//! one state key that begins with [`OWN`], committed in the same record as what it counts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Range, Sequence, Settled};
+use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
+use crate::reading::{BootId, Heard};
 
-/// What the intake counted. `accepted = without_event + refused + duplicate + decoded` and `made = implausible + stored`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntakeTally {
-    /// Readings taken from sources.
-    pub accepted: u64,
-    /// Readings that say nothing to store: a first counter total, context, a withheld value.
-    pub without_event: u64,
-    /// Readings whose bytes do not fit their profile.
-    pub refused: u64,
-    /// Readings that were heard before.
-    pub duplicate: u64,
-    /// Readings that became observations.
-    pub decoded: u64,
-    /// Observations made.
-    pub made: u64,
-    /// Observations outside the plausible range.
-    pub implausible: u64,
-    /// Observations stored.
-    pub stored: u64,
-    /// Beside the balance: of the refused, those over a limit of size.
-    pub oversized: u64,
+/// The first character of the store's own keys.
+pub(super) const OWN: char = '!';
+/// Gaps kept until they are fetched; of more than these the oldest two become one.
+const MAX_GAPS: usize = 1_024;
+/// A generation of so many boots is full: each of its records names them.
+pub(super) const MAX_BOOTS: usize = 64;
+
+/// What stands beside the chunks as a whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Totals {
+    pub(super) intake: IntakeTally,
+    /// The next sequence to give.
+    pub(super) next: Sequence,
+    /// Milliseconds that this store has been open, over all its processes: the one clock that nobody steps.
+    pub(super) open_ms: u64,
+    pub(super) next_gap: u64,
+    pub(super) damaged_bytes: u64,
+    pub(super) aside: AsideTotals,
 }
 
-impl IntakeTally {
-    pub(super) fn add(&mut self, more: &IntakeTally) {
-        self.accepted += more.accepted;
-        self.without_event += more.without_event;
-        self.refused += more.refused;
-        self.duplicate += more.duplicate;
-        self.decoded += more.decoded;
-        self.made += more.made;
-        self.implausible += more.implausible;
-        self.stored += more.stored;
-        self.oversized += more.oversized;
-    }
+/// What is known of the row of generations beside the queue.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct AsideTotals {
+    /// Generation, and the entries in it.
+    pub(super) kept: Vec<(u64, u64)>,
+    pub(super) evicted: u64,
+    /// Entries whose bytes were too many to keep.
+    pub(super) stripped: u64,
 }
 
-/// What became of the stored observations for one destination:
-/// `stored = delivered + rejected + parked + evicted + damaged + waiting`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DestinationTally {
-    /// Taken by the destination.
-    pub delivered: u64,
-    /// Refused for what they are, and set aside.
-    pub rejected: u64,
-    /// Set aside until somebody is assigned.
-    pub parked: u64,
-    /// Deleted to make room, or gone before this destination was configured.
-    pub evicted: u64,
-    /// Lost to damage of the files.
-    pub damaged: u64,
-    /// Still to be sent: what the balance leaves.
-    #[serde(default)]
-    pub waiting: u64,
-    /// Beside the balance: rows that were sent although an earlier try may have arrived.
-    pub resent: u64,
-}
-
-impl DestinationTally {
-    /// All outcomes but waiting.
-    pub(super) fn settled(&self) -> u64 {
-        self.delivered + self.rejected + self.parked + self.evicted + self.damaged
-    }
-
-    pub(super) fn add(&mut self, settled: &Settled) {
-        self.delivered += settled.delivered;
-        self.rejected += settled.rejected;
-        self.parked += settled.parked;
-        self.damaged += settled.damaged;
-        self.resent += settled.resent;
-    }
-}
-
-/// The whole account, as of the last durable record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ledger {
-    /// The way in.
-    pub intake: IntakeTally,
-    /// The ways out, by name.
-    pub destinations: Vec<(String, DestinationTally)>,
-}
-
-/// Where a destination stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DestinationState {
-    /// The next observation to send.
+/// Where one destination stands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Destination {
+    /// The first sequence that it has not been settled for.
     pub(super) cursor: Sequence,
-    /// The range in hand.
     pub(super) range: Option<Range>,
-    /// Totals; `waiting` is not kept.
     pub(super) tally: DestinationTally,
+}
+
+/// What is known of a generation without opening it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Known {
+    /// 0 when it holds no observation.
+    pub(super) first: Sequence,
+    pub(super) last: Sequence,
+    pub(super) records: u32,
+    pub(super) bytes: u64,
+    pub(super) boots: Vec<BootId>,
+    pub(super) oldest: Option<Heard>,
+    pub(super) newest: Option<Heard>,
+    /// `open_ms` when its first and its last chunk came.
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+}
+
+impl Known {
+    pub(super) fn is_empty(&self) -> bool {
+        self.first == 0
+    }
+
+    /// How many of its sequences are `cursor` or later.
+    pub(super) fn from_cursor(&self, cursor: Sequence) -> u64 {
+        if self.is_empty() { 0 } else { (self.last + 1).saturating_sub(cursor.max(self.first)) }
+    }
+
+    /// Takes note of one more chunk.
+    pub(super) fn add(&mut self, first: Sequence, last: Sequence, heard: (Heard, Heard), now_ms: u64) {
+        if self.is_empty() {
+            (self.first, self.oldest, self.from_ms) = (first, Some(heard.0), now_ms);
+        }
+        (self.last, self.newest, self.to_ms) = (last, Some(heard.1), now_ms);
+        for boot in [heard.0.boot, heard.1.boot] {
+            self.add_boot(boot);
+        }
+    }
+
+    pub(super) fn add_boot(&mut self, boot: BootId) {
+        if !self.boots.contains(&boot) {
+            self.boots.push(boot);
+        }
+    }
+}
+
+/// Everything above, and which of its keys the next record has to carry.
+#[derive(Debug, Default)]
+pub(super) struct Own {
+    pub(super) totals: Totals,
+    pub(super) destinations: BTreeMap<String, Destination>,
+    /// All generations but those that are being removed, the newest included.
+    pub(super) generations: BTreeMap<u64, Known>,
+    pub(super) gaps: BTreeMap<u64, Gap>,
+    dirty: BTreeSet<Key>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Totals,
+    Destination(String),
+    Generation(u64),
+    Gap(u64),
+}
+
+impl Key {
+    fn text(&self) -> String {
+        match self {
+            Key::Totals => "!totals".to_owned(),
+            Key::Destination(name) => format!("!destination/{name}"),
+            Key::Generation(number) => format!("!generation/{number}"),
+            Key::Gap(number) => format!("!gap/{number}"),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Key> {
+        match text.strip_prefix(OWN)?.split_once('/') {
+            None => (text == "!totals").then_some(Key::Totals),
+            Some(("destination", name)) => Some(Key::Destination(name.to_owned())),
+            Some(("generation", number)) => number.parse().ok().map(Key::Generation),
+            Some(("gap", number)) => number.parse().ok().map(Key::Gap),
+            Some(_) => None,
+        }
+    }
+}
+
+impl Own {
+    /// Folds one change of the store's own keys. What does not decode is left as it was: a later record has it again.
+    pub(super) fn apply(&mut self, change: &StateChange) {
+        let value = change.value.as_deref();
+        match Key::parse(&change.key) {
+            Some(Key::Totals) => {
+                if let Some(totals) = value.and_then(from_bytes) {
+                    self.totals = totals;
+                }
+            }
+            Some(Key::Destination(name)) => fold(&mut self.destinations, name, value),
+            Some(Key::Generation(number)) => fold(&mut self.generations, number, value),
+            Some(Key::Gap(number)) => fold(&mut self.gaps, number, value),
+            None => {}
+        }
+    }
+
+    /// The whole of it, as a birth writes it.
+    pub(super) fn whole(&self) -> Vec<StateChange> {
+        let keys = std::iter::once(Key::Totals)
+            .chain(self.destinations.keys().cloned().map(Key::Destination))
+            .chain(self.generations.keys().copied().map(Key::Generation))
+            .chain(self.gaps.keys().copied().map(Key::Gap));
+        keys.map(|key| self.change(&key)).collect()
+    }
+
+    /// What changed since the last call.
+    pub(super) fn take_changes(&mut self) -> Vec<StateChange> {
+        let dirty = std::mem::take(&mut self.dirty);
+        dirty.iter().map(|key| self.change(key)).collect()
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    fn change(&self, key: &Key) -> StateChange {
+        let value = match key {
+            Key::Totals => to_bytes(&self.totals),
+            Key::Destination(name) => self.destinations.get(name).and_then(to_bytes),
+            Key::Generation(number) => self.generations.get(number).and_then(to_bytes),
+            Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
+        };
+        StateChange { key: key.text(), value }
+    }
+
+    pub(super) fn totals_mut(&mut self) -> &mut Totals {
+        self.dirty.insert(Key::Totals);
+        &mut self.totals
+    }
+
+    pub(super) fn destination_mut(&mut self, name: &str) -> Option<&mut Destination> {
+        let destination = self.destinations.get_mut(name)?;
+        self.dirty.insert(Key::Destination(name.to_owned()));
+        Some(destination)
+    }
+
+    pub(super) fn set_destination(&mut self, name: &str, destination: Option<Destination>) {
+        self.dirty.insert(Key::Destination(name.to_owned()));
+        match destination {
+            Some(destination) => self.destinations.insert(name.to_owned(), destination),
+            None => self.destinations.remove(name),
+        };
+    }
+
+    pub(super) fn set_generation(&mut self, number: u64, known: Option<Known>) {
+        self.dirty.insert(Key::Generation(number));
+        match known {
+            Some(known) => self.generations.insert(number, known),
+            None => self.generations.remove(&number),
+        };
+    }
+
+    pub(super) fn add_gap(&mut self, gap: Gap) {
+        let number = self.totals.next_gap;
+        self.totals_mut().next_gap += 1;
+        self.dirty.insert(Key::Gap(number));
+        self.gaps.insert(number, gap);
+        if self.gaps.len() > MAX_GAPS {
+            self.join_oldest_gaps();
+        }
+    }
+
+    fn join_oldest_gaps(&mut self) {
+        let Some((first, oldest)) = self.gaps.pop_first() else { return };
+        self.dirty.insert(Key::Gap(first));
+        if let Some((second, next)) = self.gaps.iter_mut().next() {
+            if next.device != oldest.device {
+                next.device = None;
+            }
+            next.from = oldest.from.or(next.from);
+            next.count += oldest.count;
+            self.dirty.insert(Key::Gap(*second));
+        }
+    }
+
+    pub(super) fn forget_gaps(&mut self, through: u64) {
+        while let Some((number, _)) = self.gaps.first_key_value() {
+            if *number > through {
+                break;
+            }
+            self.dirty.insert(Key::Gap(*number));
+            self.gaps.pop_first();
+        }
+    }
+
+    /// Observations that are still to be settled for this destination.
+    pub(super) fn waiting(&self, destination: &Destination) -> u64 {
+        self.generations.values().map(|known| known.from_cursor(destination.cursor)).sum()
+    }
+
+    /// The destination's tally with `waiting` filled in. The balance with `stored` is kept by [`Own::balance`].
+    pub(super) fn tally(&self, destination: &Destination) -> DestinationTally {
+        DestinationTally { waiting: self.waiting(destination), ..destination.tally }
+    }
+
+    /// Generations but the newest that no destination needs. With no destination at all nothing is delivered.
+    pub(super) fn drained(&self, newest: u64) -> impl Iterator<Item = u64> + '_ {
+        let lowest = self.destinations.values().map(|to| to.cursor).min();
+        let is_drained = move |known: &Known| known.is_empty() || lowest.is_some_and(|lowest| known.last < lowest);
+        let all = self.generations.iter().filter(move |(number, known)| **number != newest && is_drained(known));
+        all.map(|(number, _)| *number)
+    }
+
+    /// When the oldest waiting observation was heard, at the precision of a generation.
+    pub(super) fn oldest_waiting(&self) -> Option<Heard> {
+        let lowest = self.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
+        self.generations.values().find(|known| known.from_cursor(lowest) > 0).and_then(|known| known.oldest)
+    }
+
+    /// The boots of everything that is kept.
+    pub(super) fn boots(&self) -> Vec<BootId> {
+        let mut boots: Vec<BootId> = self.generations.values().flat_map(|known| known.boots.iter().copied()).collect();
+        boots.sort_unstable();
+        boots.dedup();
+        boots
+    }
+
+    /// Counts a generation that is gone for each destination that still waited for it.
+    pub(super) fn note_lost(&mut self, known: &Known, cause: GapCause) {
+        let names: Vec<String> = self.destinations.keys().cloned().collect();
+        let mut most = 0;
+        for name in names {
+            let Some(destination) = self.destination_mut(&name) else { continue };
+            let lost = known.from_cursor(destination.cursor);
+            match cause {
+                GapCause::Evicted => destination.tally.evicted += lost,
+                GapCause::Damaged => destination.tally.damaged += lost,
+            }
+            if (known.first..=known.last).contains(&destination.cursor) {
+                destination.cursor = known.last + 1;
+                destination.range = None;
+            }
+            most = most.max(lost);
+        }
+        if most > 0 && cause == GapCause::Damaged {
+            self.add_gap(Gap { device: None, from: known.oldest, to: known.newest, count: most, cause });
+        }
+    }
+
+    /// Makes the ledger balance after damage: what neither waits nor was counted is damaged, and observations that were
+    /// found although the totals of their commit were lost are stored.
+    pub(super) fn balance(&mut self) -> u64 {
+        let counted = |own: &Own, to: &Destination| own.tally(to).sum();
+        let most = self.destinations.values().map(|to| counted(self, to)).max().unwrap_or(0);
+        let found = most.saturating_sub(self.totals.intake.stored);
+        if found > 0 {
+            let intake = &mut self.totals_mut().intake;
+            intake.stored += found;
+            intake.made += found;
+        }
+        let stored = self.totals.intake.stored;
+        let mut worst = 0;
+        let names: Vec<String> = self.destinations.keys().cloned().collect();
+        for name in names {
+            let missing = self.destinations.get(&name).map_or(0, |to| stored.saturating_sub(counted(self, to)));
+            if missing > 0
+                && let Some(destination) = self.destination_mut(&name)
+            {
+                destination.tally.damaged += missing;
+                worst = worst.max(missing);
+            }
+        }
+        worst
+    }
+}
+
+fn fold<K: Ord, V: DeserializeOwned>(map: &mut BTreeMap<K, V>, key: K, value: Option<&[u8]>) {
+    match value.map(from_bytes) {
+        None => drop(map.remove(&key)),
+        Some(Some(value)) => drop(map.insert(key, value)),
+        Some(None) => {}
+    }
+}
+
+fn from_bytes<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    serde_cbor::from_slice(bytes).ok()
+}
+
+fn to_bytes<T: Serialize>(value: &T) -> Option<Vec<u8>> {
+    // Plain values into a Vec: serde_cbor has no other failure here than an IO error, which a Vec never gives.
+    serde_cbor::to_vec(value).ok()
 }

@@ -1,201 +1,157 @@
-//! A record: one value under the next number of a generation, the unit that becomes durable. Pure.
+//! The form of a record: what one commit makes durable, as the one value of one insert. Pure but for the codec.
 //!
 //! ```text
-//! magic "BGREC001" | length u32 | number u64 | commit u64 | last u8 | chunk length u32 | chunk | changes | crc32 u32
+//! offset  bytes  what (integers little-endian)
+//!      0      8  magic, so that a damaged file can be scanned for records
+//!      8      1  version, 1
+//!      9      1  kind: 0 = queue, 1 = aside
+//!     10      1  flags: 1 = the tail is sealed
+//!     11      1  zero
+//!     12      4  length of the chunk, 0 for none
+//!     16      4  length of the tail
+//!     20      8  number of the generation
+//!     28      4  number of the record in it
+//!     32         chunk, tail, CRC-32 of all before
 //! ```
 //!
-//! `length` is the whole record's. A commit that does not fit in one record continues in the next ones: all carry the
-//! number of the first as `commit`, and they count only once the one marked `last` is there. The magic and the length let
-//! a damaged file be scanned for records.
+//! The tail of a queue record is the state that changed, `[key, value or null, key, value or null, ...]`; that of an
+//! aside record is its entries. Both are compressed and, with a key, sealed.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use super::cbor::{Item, Reader, Writer};
+use super::chunk::{Codec, Damaged, Header, MAX_CHUNK_BYTES};
+use super::{Error, StateChange};
 
-use serde::{Deserialize, Serialize};
+/// What a record begins with.
+pub(super) const MAGIC: [u8; 8] = *b"\xb1bgrecd\x1a";
+/// The largest record: a log item over 131,052 bytes would leave sled's log for a file that nobody syncs.
+pub(super) const MAX_RECORD_BYTES: usize = 120 * 1024;
+/// What the largest chunk leaves for the tail.
+pub(super) const MAX_TAIL_BESIDE_CHUNK: usize = MAX_RECORD_BYTES - MAX_CHUNK_BYTES - OVERHEAD;
+/// The largest tail of a record without a chunk.
+pub(super) const MAX_TAIL_BYTES: usize = 96 * 1024;
+const HEADER_BYTES: usize = 32;
+const OVERHEAD: usize = HEADER_BYTES + 4;
+const VERSION: u8 = 1;
+const SEALED: u8 = 1;
 
-use super::ledger::{DestinationState, IntakeTally};
-use super::seal::Seal;
-use super::{Gap, Sequence};
-use crate::reading::BootId;
+/// Which row of generations a record belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Queue = 0,
+    Aside = 1,
+}
 
-/// The first bytes of every record.
-pub(super) const MAGIC: &[u8; 8] = b"BGREC001";
+/// Where a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) kind: Kind,
+    pub(super) generation: u64,
+    pub(super) record: u32,
+}
 
-const HEADER: usize = 8 + 4 + 8 + 8 + 1 + 4;
-
-/// No record is longer: sled would move a longer value out of its log, into a file that nobody makes durable.
-pub(super) const MAX_RECORD: usize = 120 << 10;
-
-/// A record as it is read back.
-#[derive(Debug)]
+/// A record's parts, its CRC checked.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Record<'a> {
-    pub(super) number: u64,
-    pub(super) commit: u64,
-    pub(super) last: bool,
-    /// Empty, or a chunk as `chunk` writes it.
+    pub(super) place: Place,
+    pub(super) sealed: bool,
+    /// Empty for none.
     pub(super) chunk: &'a [u8],
-    pub(super) changes: Changes,
+    pub(super) tail: &'a [u8],
 }
 
-/// What a record changes. Everything is the new value, not a difference, so folding twice does no harm.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Changes(
-    /// State keys; `None` removes.
-    pub(super) Vec<(String, Option<Bytes>)>,
-    /// The intake's totals.
-    pub(super) Option<IntakeTally>,
-    /// Destinations by name: cursor, range in hand, totals; `None` removes.
-    pub(super) BTreeMap<String, Option<DestinationState>>,
-    /// Everything else that the store counts of itself.
-    pub(super) Option<Own>,
-);
-
-/// What the store keeps of itself.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Own {
-    /// Closed generations that still hold something, oldest first.
-    pub(super) closed: Vec<GenerationMeta>,
-    /// The number that the next observation gets where nothing is found.
-    pub(super) next: Sequence,
-    /// Milliseconds that gateways have run with this store.
-    pub(super) age_ms: u64,
-    /// The newest gaps.
-    pub(super) gaps: Vec<Gap>,
-    /// Entries set aside that were pushed out, and those whose bytes were too long to keep.
-    pub(super) aside_evicted: u64,
-    pub(super) aside_not_kept: u64,
-}
-
-/// A generation as the newer ones remember it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct GenerationMeta {
-    pub(super) number: u64,
-    /// First sequence in it, and the one after its last.
-    pub(super) first: Sequence,
-    pub(super) end: Sequence,
-    pub(super) bytes: u64,
-    /// The boots that its observations were heard in.
-    pub(super) boots: Vec<BootId>,
-    /// Uptime of its oldest observation in the first of `boots`.
-    pub(super) oldest_ms: u64,
-    /// The store's age when the last observation came.
-    pub(super) newest_age_ms: u64,
-}
-
-/// Bytes that CBOR writes as bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Bytes(pub(super) Vec<u8>);
-
-impl Serialize for Bytes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Bytes;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Bytes, E> {
-                Ok(Bytes(bytes.to_vec()))
-            }
-            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
-                Ok(Bytes(bytes))
-            }
-        }
-        deserializer.deserialize_byte_buf(Visitor)
-    }
-}
-
-/// For `#[serde(with = ...)]` on a `Vec<u8>`: as bytes, where serde would write an array of numbers.
-pub(super) mod as_bytes {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use super::Bytes;
-
-    pub(in crate::store) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        Bytes(bytes.to_vec()).serialize(serializer)
-    }
-
-    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        Bytes::deserialize(deserializer).map(|Bytes(bytes)| bytes)
-    }
-}
-
-/// Writes a record.
-pub(super) fn encode(
-    number: u64,
-    commit: u64,
-    last: bool,
-    chunk: &[u8],
-    changes: &Changes,
-    seal: Option<&Arc<Seal>>,
-) -> Result<Vec<u8>, String> {
-    let mut plain = Vec::new();
-    serde_cbor::to_writer(&mut plain, changes).map_err(|why| why.to_string())?;
-    if let Some(seal) = seal {
-        plain = seal.close(&number.to_le_bytes(), &plain).ok_or("a record is too long to be sealed")?;
-    }
-    let length = HEADER + chunk.len() + plain.len() + 4;
-    let mut record = Vec::with_capacity(length);
-    record.extend_from_slice(MAGIC);
-    record.extend_from_slice(&(length as u32).to_le_bytes());
-    record.extend_from_slice(&number.to_le_bytes());
-    record.extend_from_slice(&commit.to_le_bytes());
-    record.push(u8::from(last));
+/// Puts a record together. `tail` is wrapped already; it may be empty.
+pub(super) fn build(place: Place, sealed: bool, chunk: &[u8], tail: &[u8]) -> Vec<u8> {
+    let mut record = Vec::with_capacity(OVERHEAD + chunk.len() + tail.len());
+    record.extend_from_slice(&MAGIC);
+    record.extend_from_slice(&[VERSION, place.kind as u8, u8::from(sealed) * SEALED, 0]);
     record.extend_from_slice(&(chunk.len() as u32).to_le_bytes());
+    record.extend_from_slice(&(tail.len() as u32).to_le_bytes());
+    record.extend_from_slice(&place.generation.to_le_bytes());
+    record.extend_from_slice(&place.record.to_le_bytes());
     record.extend_from_slice(chunk);
-    record.extend_from_slice(&plain);
-    record.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
-    Ok(record)
+    record.extend_from_slice(tail);
+    let sum = crc32fast::hash(&record);
+    record.extend_from_slice(&sum.to_le_bytes());
+    record
 }
 
-/// Reads the record at the start of `bytes`; `None` when it is none, or damaged.
-pub(super) fn decode<'a>(bytes: &'a [u8], seal: Option<&Arc<Seal>>) -> Option<Record<'a>> {
-    let (record, chunk_end) = checked(bytes)?;
-    let number = u64_at(record, 12)?;
-    let plain = record.get(chunk_end..record.len() - 4)?;
-    let opened = match seal {
-        Some(seal) => seal.open(&number.to_le_bytes(), plain)?.into(),
-        None => std::borrow::Cow::Borrowed(plain),
+/// The length that the record at the start of `bytes` says it has, if it can be one.
+pub(super) fn length(bytes: &[u8]) -> Result<usize, Damaged> {
+    let header = bytes.get(..HEADER_BYTES).ok_or(Damaged("shorter than a record's header"))?;
+    if header[..8] != MAGIC {
+        return Err(Damaged("not a record"));
+    }
+    let length = OVERHEAD + u32_at(header, 12) as usize + u32_at(header, 16) as usize;
+    if length <= MAX_RECORD_BYTES { Ok(length) } else { Err(Damaged("an implausible record header")) }
+}
+
+/// Takes a record apart.
+pub(super) fn parse(bytes: &[u8]) -> Result<Record<'_>, Damaged> {
+    let length = length(bytes)?;
+    let record = bytes.get(..length).ok_or(Damaged("a record is cut off"))?;
+    let (covered, sum) = record.split_at(length - 4);
+    if crc32fast::hash(covered) != u32_at(sum, 0) {
+        return Err(Damaged("a record's CRC is wrong"));
+    }
+    if record[8] != VERSION {
+        return Err(Damaged("a record of an unknown version"));
+    }
+    let kind = match record[9] {
+        0 => Kind::Queue,
+        1 => Kind::Aside,
+        _ => return Err(Damaged("a record of an unknown kind")),
     };
-    Some(Record {
-        number,
-        commit: u64_at(record, 20)?,
-        last: record[28] == 1,
-        chunk: &record[HEADER..chunk_end],
-        changes: serde_cbor::from_slice(&opened).ok()?,
-    })
+    let generation = u64::from(u32_at(record, 20)) | u64::from(u32_at(record, 24)) << 32;
+    let (chunk, tail) = covered[HEADER_BYTES..].split_at(u32_at(record, 12) as usize);
+    let sealed = record[10] & SEALED != 0;
+    Ok(Record { place: Place { kind, generation, record: u32_at(record, 28) }, sealed, chunk, tail })
 }
 
-/// Number, commit, whether it is the last, and the chunk: without the changes.
-pub(super) fn chunk_of(bytes: &[u8]) -> Option<(u64, u64, bool, &[u8])> {
-    let (record, chunk_end) = checked(bytes)?;
-    Some((u64_at(record, 12)?, u64_at(record, 20)?, record[28] == 1, &record[HEADER..chunk_end]))
-}
-
-/// The record's bytes and where its chunk ends.
-fn checked(bytes: &[u8]) -> Option<(&[u8], usize)> {
-    if !bytes.starts_with(MAGIC) {
-        return None;
+impl Record<'_> {
+    /// The header of the chunk, when there is one.
+    pub(super) fn header(&self) -> Result<Option<Header>, Damaged> {
+        if self.chunk.is_empty() { Ok(None) } else { Header::verify(self.chunk).map(Some) }
     }
-    let length = u32_at(bytes, 8)? as usize;
-    let record = bytes.get(..length).filter(|record| record.len() >= HEADER + 4)?;
-    if crc32fast::hash(&record[..length - 4]) != u32_at(record, length - 4)? {
-        return None;
+
+    /// The state that the record changes.
+    pub(super) fn changes(&self, codec: &mut Codec) -> Result<Vec<StateChange>, Damaged> {
+        if self.tail.is_empty() {
+            return Ok(Vec::new());
+        }
+        let plain = codec.unwrap(self.tail, self.sealed)?;
+        let mut reader = Reader(&plain);
+        let items = reader.array()?;
+        let change = |_| {
+            let key = reader.text()?.to_owned();
+            let value = match reader.item()? {
+                Item::Null => None,
+                Item::Bytes(value) => Some(value.to_vec()),
+                _ => return Err(Damaged("a strange state value")),
+            };
+            Ok(StateChange { key, value })
+        };
+        (0..items / 2).map(change).collect()
     }
-    let chunk_end = HEADER + u32_at(record, 29)? as usize;
-    (chunk_end <= length - 4).then_some((record, chunk_end))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..at + 4)?.first_chunk()?))
+/// The tail of these changes; empty for none.
+pub(super) fn tail(codec: &mut Codec, changes: &[StateChange]) -> Result<Vec<u8>, Error> {
+    if changes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut plain = Vec::new();
+    let mut writer = Writer(&mut plain);
+    writer.array(changes.len() * 2);
+    for change in changes {
+        writer.text(&change.key);
+        match &change.value {
+            Some(value) => writer.bytes(value),
+            None => writer.null(),
+        }
+    }
+    codec.wrap(&plain)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(*bytes.get(at..at + 8)?.first_chunk()?))
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }

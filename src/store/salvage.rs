@@ -1,68 +1,86 @@
-//! What can be read of a damaged generation: its raw file is scanned for records, and a new one is made of those that
-//! are whole. The damaged folder is kept in `damaged/` until room is needed.
+//! What a damaged generation's raw file still holds: sled keeps values as they are, so whole records, and chunks inside
+//! broken ones, are found by their magic and believed by their CRC.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::Path;
 
-use tracing::{error, warn};
+use super::Sequence;
+use super::chunk::{self, Header};
+use super::record::{self, Kind};
 
-use super::disk::{self, REPAIRED};
-use super::generation::Generation;
-use super::record;
-
-/// Replaces the damaged `gen-N` by one made of its whole records. The bytes of each are given to `each`, in order.
-pub(super) fn rebuild(
-    row: &Path,
-    number: u64,
-    why: &str,
-    mut each: impl FnMut(&[u8]),
-) -> Result<Generation, sled::Error> {
-    let folder = disk::folder(row, number);
-    let records = scan(&folder.join("db"))?;
-    error!(
-        generation = number,
-        records = records.len(),
-        "a part of the store is damaged ({why}); what can be read of it is saved"
-    );
-    records.values().for_each(|bytes| each(bytes));
-    let records: Vec<Vec<u8>> = records.into_values().collect();
-    let attic = row.join("damaged");
-    // The copy is whole and durable before the damaged folder leaves: a cut between the two renames is mended by `sweep`.
-    Generation::birth(row, REPAIRED, number, &records, || {
-        std::fs::create_dir_all(&attic)?;
-        let kept = (0..1_000).map(|turn| attic.join(format!("gen-{number}-{turn}"))).find(|path| !path.exists());
-        disk::rename(&folder, &kept.unwrap_or_else(|| attic.join(format!("gen-{number}-last"))))?;
-        disk::sync(&attic)
-    })
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Whole records by number: chunk and tail.
+    records: BTreeMap<u32, (Vec<u8>, Vec<u8>)>,
+    /// Chunks outside whole records, by their first sequence.
+    chunks: BTreeMap<Sequence, Vec<u8>>,
+    /// Whether the records' tails are sealed.
+    pub(super) sealed: bool,
 }
 
-/// Every whole record in a raw file, by number. A file that is missing holds none.
-pub(super) fn scan(file: &Path) -> std::io::Result<BTreeMap<u64, Vec<u8>>> {
-    let bytes = match std::fs::read(file) {
-        Ok(bytes) => bytes,
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        Err(why) => return Err(why),
-    };
-    let mut found = BTreeMap::new();
-    let mut at = 0;
-    while let Some(step) = next_magic(&bytes[at..]) {
-        at += step;
-        match record::chunk_of(&bytes[at..]) {
-            Some((number, ..)) => {
-                let length =
-                    u32::from_le_bytes([bytes[at + 8], bytes[at + 9], bytes[at + 10], bytes[at + 11]]) as usize;
-                found.insert(number, bytes[at..at + length].to_vec());
-                at += length;
+impl Found {
+    /// Whether the state at the generation's birth is among it.
+    pub(super) fn has_birth(&self) -> bool {
+        self.records.contains_key(&0)
+    }
+
+    /// Chunks and tails in the order in which they were written.
+    pub(super) fn parts(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut lone = self.chunks.iter().peekable();
+        let mut parts = Vec::new();
+        for (chunk, tail) in self.records.values() {
+            if let Ok(header) = Header::read(chunk) {
+                while let Some((_, bytes)) = lone.next_if(|(first, _)| **first < header.first) {
+                    parts.push((bytes.clone(), Vec::new()));
+                }
             }
-            None => at += 1,
+            parts.push((chunk.clone(), tail.clone()));
+        }
+        parts.extend(lone.map(|(_, bytes)| (bytes.clone(), Vec::new())));
+        parts
+    }
+}
+
+/// Scans a file. One that is missing holds nothing.
+pub(super) fn scan(path: &Path, kind: Kind, generation: u64) -> io::Result<Found> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(scan_bytes(&bytes, kind, generation)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Found::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn scan_bytes(bytes: &[u8], kind: Kind, generation: u64) -> Found {
+    let mut found = Found::default();
+    let mut lone = BTreeMap::new();
+    let mut at = 0;
+    while let Some(next) = bytes[at..].iter().position(|byte| *byte == record::MAGIC[0]) {
+        at += next;
+        let rest = &bytes[at..];
+        if let Ok(record) = record::parse(rest)
+            && (record.place.kind, record.place.generation) == (kind, generation)
+        {
+            found.sealed |= record.sealed;
+            found.records.insert(record.place.record, (record.chunk.to_vec(), record.tail.to_vec()));
+            at += record::length(rest).unwrap_or(1);
+        } else if rest.starts_with(&chunk::MAGIC)
+            && let Ok(header) = Header::verify(rest)
+        {
+            lone.insert(header.first, rest[..header.length()].to_vec());
+            at += header.length();
+        } else {
+            at += 1;
         }
     }
-    if found.is_empty() {
-        warn!(file = %file.display(), "nothing can be read of it");
+    // A record that was written twice may be whole in one place and broken in the other.
+    for (chunk, _) in found.records.values() {
+        if let Ok(header) = Header::read(chunk) {
+            lone.remove(&header.first);
+        }
     }
-    Ok(found)
-}
-
-fn next_magic(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(record::MAGIC.len()).position(|window| window == record::MAGIC)
+    found.chunks = lone;
+    found
 }

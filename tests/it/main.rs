@@ -1,6 +1,9 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
+<<<<<<< HEAD
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-#![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
+=======
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+>>>>>>> interpret
 
 mod clickhouse;
 mod configuration;
@@ -16,4 +19,5 @@ mod rig;
 mod serial;
 mod tidy;
 mod virtual_patient;
+mod forward;
 mod wire_v1;

@@ -55,6 +55,7 @@ fn unknown_keys_types_words_and_events_are_named_with_the_nearest() {
     wrong("version = 1", "version = \"one\"", 3, "invalid type", "expected u32");
     wrong("schema  = 1", "schema  = 2", 1, "schema = 2", "schema = 1");
     wrong("bits = \"flags.0\"", "bits = 4", 13, "found 4", "a text or a list of texts");
+    wrong("serial = true", "mqtt = true", 7, "a frame without serial", "only serial");
     wrong("fixed = 3", "fixed = 3, line = \"\\n\"", 7, "several of line, fixed", "exactly one");
 }
 

@@ -196,6 +196,7 @@ fn tag_value_rows_with_lengths_can_skip_the_unknown() {
             title = "t"
             source = "s"
             match = {{ serial = true }}
+            frame = {{ cobs = true }}
             [[channel]]
             name = "frame"
             fields = [

@@ -151,6 +151,7 @@ proptest! {
             title = "t"
             source = "s"
             match = {{ serial = true }}
+            frame = {{ cobs = true }}
             [[channel]]
             name = "frame"
             fields = [{{ name = "number", bits = [{pieces}], unit = "{{steps}}" }}]

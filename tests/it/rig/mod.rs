@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod mosquitto;
 pub(crate) mod pty;
 pub(crate) mod source;
+pub(crate) mod lane;
 pub(crate) mod tls;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,367 @@
+//! The values that go in and out of the store.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::observation::Observation;
+use crate::reading::{Channel, Heard, RunId};
+
+/// Number of an observation in this store, from 1, never reused.
+pub type Sequence = u64;
+
+/// Where the store lies and how much it may take.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its folder; made when it is missing.
+    pub dir: PathBuf,
+    /// Most bytes of the queue on disk, damaged generations included.
+    pub max_bytes: u64,
+    /// Most bytes of what is set aside.
+    pub aside_max_bytes: u64,
+    /// Bytes of the file system that are left to others.
+    pub min_free: u64,
+    /// Oldest observation kept, measured in time that the store was open: no wall clock decides over data. Only
+    /// `EvictOldest` looks at it.
+    pub max_age: Duration,
+    /// What happens at a limit.
+    pub when_full: WhenFull,
+    /// The file of the key that seals everything written from now on.
+    pub key_file: Option<PathBuf>,
+    /// Size of a generation; larger only so that the state at its start stays below an eighth of it.
+    pub generation_bytes: u64,
+}
+
+/// What happens when the store is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// The oldest generation without a range in hand goes, is counted for each destination, and leaves a gap.
+    EvictOldest,
+    /// `commit` answers [`Error::Full`](super::Error::Full) until there is room again.
+    PauseSources,
+}
+
+/// Everything that becomes durable together.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// In the order in which they get their sequences.
+    pub observations: Vec<Observation>,
+    /// State that changed. Keys that begin with `!` are the store's own.
+    pub state: Vec<StateChange>,
+    /// What is set aside; durable before the rest.
+    pub aside: Vec<AsideEntry>,
+    /// What was counted since the last commit.
+    pub intake: IntakeTally,
+}
+
+/// One state key that changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateChange {
+    /// Any text that does not begin with `!`.
+    pub key: String,
+    /// `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What the intake counted since its last commit. `accepted = without_event + refused + duplicate + decoded` and
+/// `made = implausible + stored`, in every commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IntakeTally {
+    /// Readings taken.
+    pub accepted: u64,
+    /// Readings that carry nothing to store.
+    pub without_event: u64,
+    /// Readings that their profile refused.
+    pub refused: u64,
+    /// Readings that were known already.
+    pub duplicate: u64,
+    /// Readings that gave observations.
+    pub decoded: u64,
+    /// Observations made.
+    pub made: u64,
+    /// Observations outside their plausible range.
+    pub implausible: u64,
+    /// Observations stored.
+    pub stored: u64,
+    /// Beside the balance: messages dropped because their device sent too many.
+    pub flooded: u64,
+    /// Beside the balance: messages over the limit of size.
+    pub oversized: u64,
+}
+
+impl IntakeTally {
+    pub(super) fn add(&mut self, more: &IntakeTally) {
+        self.accepted += more.accepted;
+        self.without_event += more.without_event;
+        self.refused += more.refused;
+        self.duplicate += more.duplicate;
+        self.decoded += more.decoded;
+        self.made += more.made;
+        self.implausible += more.implausible;
+        self.stored += more.stored;
+        self.flooded += more.flooded;
+        self.oversized += more.oversized;
+    }
+}
+
+/// What became of the observations for one destination:
+/// `stored = before + delivered + rejected + parked + evicted + damaged + waiting`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DestinationTally {
+    /// Gone from the store before this destination was first configured.
+    pub before: u64,
+    /// Taken by the destination.
+    pub delivered: u64,
+    /// Refused by it for good, and set aside.
+    pub rejected: u64,
+    /// Set aside until somebody is assigned.
+    pub parked: u64,
+    /// Removed because the store was full.
+    pub evicted: u64,
+    /// Lost to a damaged disk.
+    pub damaged: u64,
+    /// Still to be settled; computed, never stored.
+    pub waiting: u64,
+    /// Beside the balance: sent more than once.
+    pub resent: u64,
+}
+
+impl DestinationTally {
+    /// The right side of the balance.
+    pub fn sum(&self) -> u64 {
+        self.before + self.delivered + self.rejected + self.parked + self.evicted + self.damaged + self.waiting
+    }
+}
+
+/// All counts since the store was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// The way in.
+    pub intake: IntakeTally,
+    /// Each configured destination.
+    pub destinations: Vec<(String, DestinationTally)>,
+}
+
+/// A batch that is being delivered: whole chunks of one generation, and the versions of all that `resolve` reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range {
+    /// Its first sequence.
+    pub first: Sequence,
+    /// Its last sequence.
+    pub last: Sequence,
+    /// Number of anchors seen.
+    pub anchors: u64,
+    /// Number of the basis.
+    pub basis: u64,
+}
+
+impl Range {
+    /// How many sequences it covers; each has to be settled as something.
+    pub fn count(&self) -> u64 {
+        (self.last + 1).saturating_sub(self.first)
+    }
+}
+
+/// How large a range may be. One chunk is always allowed.
+#[derive(Debug, Clone, Copy)]
+pub struct CutLimit {
+    /// Most observations.
+    pub max_observations: u64,
+    /// Most bytes of the chunks before compression.
+    pub max_bytes: u64,
+}
+
+/// One commit's observations, as read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// The run that their reading numbers belong to.
+    pub run: RunId,
+    /// Sequence of the first.
+    pub first: Sequence,
+    /// The observations; the n-th has sequence `first + n`.
+    pub observations: Vec<Observation>,
+}
+
+/// What happened to a range; the counts but `resent` sum to its observations.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// Taken by the destination.
+    pub delivered: u64,
+    /// Refused for good; each has an entry in `aside`.
+    pub rejected: u64,
+    /// Of nobody, by setting; each has an entry in `aside`.
+    pub parked: u64,
+    /// Could not be read.
+    pub damaged: u64,
+    /// Beside the sum: sent more than once.
+    pub resent: u64,
+    /// Made durable before the cursor moves.
+    pub aside: Vec<AsideEntry>,
+}
+
+/// Why something was set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AsideKind {
+    /// A reading that its profile refused.
+    Refused,
+    /// An observation outside its plausible range.
+    Implausible,
+    /// An observation that a destination refused for good.
+    Rejected,
+    /// An observation of nobody.
+    Parked,
+}
+
+/// Something that is no waiting event and that a person may want to see or bring back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AsideEntry {
+    /// Why, in one word.
+    pub kind: AsideKind,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The device.
+    pub device: Arc<str>,
+    /// Its configuration entry.
+    pub entry: Arc<str>,
+    /// Where on the device the bytes came from.
+    pub channel: Channel,
+    /// Profile id and version.
+    pub profile: Arc<str>,
+    /// The run that `reading` belongs to.
+    pub run: RunId,
+    /// The reading's number.
+    pub reading: u64,
+    /// When it was heard.
+    pub heard: Heard,
+    /// Raw bytes of the reading; for `Rejected` and `Parked` the observation's CBOR. Over 64 KiB they are not kept.
+    #[serde(with = "as_bytes")]
+    pub bytes: Vec<u8>,
+    /// The destination that refused or parked it.
+    pub destination: Option<String>,
+}
+
+/// A byte string in CBOR, not an array of numbers.
+mod as_bytes {
+    use serde::de::{Deserializer, SeqAccess, Visitor};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = seq.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(bytes)
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// Why observations are missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapCause {
+    /// The store was full.
+    Evicted,
+    /// The disk was damaged.
+    Damaged,
+}
+
+/// Observations of a device that left the store without reaching every destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The device; `None` where it is not known, or where old gaps of several devices became one.
+    pub device: Option<Arc<str>>,
+    /// When the first was heard, where that is known.
+    pub from: Option<Heard>,
+    /// When the last was heard.
+    pub to: Option<Heard>,
+    /// How many.
+    pub count: u64,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Stat {
+    /// Why it is not well, if it is not.
+    pub unhealthy: Option<String>,
+    /// The newest sequence given.
+    pub newest: Sequence,
+    /// Each destination: what waits, and from which sequence.
+    pub destinations: Vec<DestinationStat>,
+    /// When the oldest waiting observation was heard (at the precision of a generation).
+    pub oldest_waiting: Option<Heard>,
+    /// Generations, the newest included.
+    pub generations: u64,
+    /// Bytes of the queue on disk, damaged generations included.
+    pub disk_bytes: u64,
+    /// Bytes of damaged generations on disk.
+    pub damaged_bytes: u64,
+    /// Bytes on disk of what is set aside.
+    pub aside_bytes: u64,
+    /// Entries set aside and kept.
+    pub aside_entries: u64,
+    /// Entries set aside and removed since.
+    pub aside_evicted: u64,
+    /// Observations removed because the store was full, for the destination that lost most.
+    pub evicted: u64,
+    /// Bytes free on the file system.
+    pub free_bytes: u64,
+    /// Whether the store is sealed.
+    pub sealed: bool,
+    /// fdatasyncs since it was opened.
+    pub syncs: u64,
+}
+
+/// One destination in [`Stat`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct DestinationStat {
+    /// Its name.
+    pub name: String,
+    /// Observations to be settled.
+    pub waiting: u64,
+    /// The first sequence to be settled.
+    pub cursor: Sequence,
+    /// The range in hand.
+    pub in_hand: Option<Range>,
+}
+
+/// What reading everything found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Verified {
+    /// Generations read.
+    pub generations: u64,
+    /// Records whose CRC fits.
+    pub records: u64,
+    /// Chunks that decode.
+    pub chunks: u64,
+    /// Observations in them.
+    pub observations: u64,
+    /// What does not fit, each in a sentence.
+    pub faults: Vec<String>,
+}

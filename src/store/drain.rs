@@ -1,0 +1,157 @@
+//! The way out: ranges are cut, read and settled.
+
+use tokio::sync::oneshot;
+
+use super::queue::{Queue, Waiter};
+use super::{Chunk, CutLimit, Error, Range, Sequence, Settled};
+
+impl Queue {
+    /// Cuts the next range and makes it durable, or keeps the waiter until a commit brings observations.
+    pub(super) fn next_range(&mut self, waiter: Waiter) -> Result<(), Error> {
+        if waiter.reply.is_closed() {
+            return Ok(());
+        }
+        let Some(destination) = self.own.destinations.get(&waiter.destination) else {
+            let what = format!("no destination {} is configured", waiter.destination);
+            drop(waiter.reply.send(Err(Error::Refused { what })));
+            return Ok(());
+        };
+        if let Some(range) = destination.range.clone() {
+            // A range that a dropped call left in hand: the same rows again, never others.
+            drop(waiter.reply.send(Ok(range)));
+            return Ok(());
+        }
+        let cursor = destination.cursor;
+        let (first, last) = match self.cut(cursor, waiter.limit) {
+            Ok(Some(span)) => span,
+            Ok(None) => {
+                self.waiters.retain(|other| other.destination != waiter.destination && !other.reply.is_closed());
+                self.waiters.push(waiter);
+                return Ok(());
+            }
+            Err(error) => return refuse(waiter.reply, error),
+        };
+        let range = Range { first, last, anchors: waiter.anchors, basis: waiter.basis };
+        self.hold(&waiter.destination, first, Some(range.clone()));
+        if let Err(error) = self.write_changes() {
+            // A full disk was noticed before anything was written: the cut did not happen.
+            self.hold(&waiter.destination, first, None);
+            return refuse(waiter.reply, error);
+        }
+        // A forwarder that went away meanwhile finds its range in hand when it comes back.
+        drop(waiter.reply.send(Ok(range)));
+        Ok(())
+    }
+
+    fn hold(&mut self, name: &str, cursor: Sequence, range: Option<Range>) {
+        if let Some(destination) = self.own.destination_mut(name) {
+            destination.cursor = cursor;
+            destination.range = range;
+        }
+    }
+
+    /// First and last sequence of the next range from `cursor` on.
+    fn cut(&mut self, cursor: Sequence, limit: CutLimit) -> Result<Option<(Sequence, Sequence)>, Error> {
+        let mut from = cursor;
+        loop {
+            let next = self.own.generations.iter().find(|(_, known)| known.from_cursor(from) > 0);
+            let Some((number, known)) = next.map(|(number, known)| (*number, known.clone())) else {
+                return Ok(None);
+            };
+            let Some(generation) = self.generation(number)? else {
+                from = known.last + 1;
+                continue;
+            };
+            let first = known.first.max(from);
+            let entries = &generation.index[generation.index.partition_point(|entry| entry.last() < first)..];
+            let (mut observations, mut bytes, mut taken) = (0, 0, 0);
+            for entry in entries {
+                observations += entry.count;
+                bytes += entry.raw;
+                if taken > 0 && (observations > limit.max_observations || bytes > limit.max_bytes) {
+                    break;
+                }
+                taken += 1;
+            }
+            // Sequences without a chunk are damaged: the range covers them, so that they are settled as such.
+            let last = if taken < entries.len() { entries[taken].first - 1 } else { known.last };
+            return Ok(Some((first, last)));
+        }
+    }
+
+    /// The range's chunks in order, but for those that are damaged.
+    pub(super) fn read(&mut self, range: &Range) -> Result<Vec<Chunk>, Error> {
+        let holds = self
+            .own
+            .generations
+            .iter()
+            .find(|(_, known)| !known.is_empty() && known.first <= range.last && known.last >= range.first);
+        let Some(number) = holds.map(|(number, _)| *number) else { return Ok(Vec::new()) };
+        let Some(generation) = self.generation(number)? else { return Ok(Vec::new()) };
+        let start = generation.index.partition_point(|entry| entry.last() < range.first);
+        let entries = generation.index[start..].iter().take_while(|entry| entry.first <= range.last);
+        let mut records = Vec::new();
+        for entry in entries {
+            match generation.get(entry.record) {
+                Ok(record) => records.push((entry.first, record)),
+                Err(damaged) => tracing::error!(sequence = entry.first, %damaged, "a chunk cannot be read"),
+            }
+        }
+        let mut chunks = Vec::with_capacity(records.len());
+        for (first, record) in records {
+            let parsed = super::record::parse(&record).and_then(|record| self.codec.decode(record.chunk));
+            match parsed {
+                Ok(chunk) => chunks.push(chunk),
+                Err(damaged) => tracing::error!(sequence = first, %damaged, "a chunk cannot be read"),
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Moves a cursor past its range. Durable with the next record; written at once when a generation can go with it.
+    pub(super) fn settle(&mut self, name: &str, range: &Range, settled: Settled) -> Result<(), Error> {
+        let in_hand = self.own.destinations.get(name).and_then(|to| to.range.clone());
+        if in_hand.as_ref() != Some(range) {
+            let what = format!("{name} has another range in hand than {}..={}", range.first, range.last);
+            return Err(Error::Refused { what });
+        }
+        let counted = settled.delivered + settled.rejected + settled.parked + settled.damaged;
+        if counted > range.count() {
+            let what = format!("{counted} observations settled of {} in the range", range.count());
+            return Err(Error::Refused { what });
+        }
+        let uncounted = range.count() - counted;
+        if uncounted > 0 {
+            tracing::warn!(destination = name, uncounted, "settled without an outcome: counted as damaged");
+        }
+        if !settled.aside.is_empty() {
+            self.set_aside(settled.aside)?;
+        }
+        if let Some(destination) = self.own.destination_mut(name) {
+            destination.cursor = range.last + 1;
+            destination.range = None;
+            destination.tally.delivered += settled.delivered;
+            destination.tally.rejected += settled.rejected;
+            destination.tally.parked += settled.parked;
+            destination.tally.damaged += settled.damaged + uncounted;
+            destination.tally.resent += settled.resent;
+        }
+        self.close_unneeded();
+        if self.own.drained(self.newest.number).next().is_some() {
+            match self.write_changes() {
+                // There is no room for the record: the next one takes the cursor with it.
+                Err(Error::Full { .. }) => {}
+                other => other?,
+            }
+        }
+        self.publish();
+        Ok(())
+    }
+}
+
+/// Gives an error to the asker, and back when it ends the store.
+fn refuse(reply: oneshot::Sender<Result<Range, Error>>, error: Error) -> Result<(), Error> {
+    let is_fatal = error.is_fatal();
+    drop(reply.send(Err(error.clone())));
+    if is_fatal { Err(error) } else { Ok(()) }
+}

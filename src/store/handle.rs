@@ -1,0 +1,186 @@
+//! The handle: what the other rooms hold of the store.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::queue::{Queue, Waiter};
+use super::thread::{self, Request};
+use super::view::Shared;
+use super::{
+    AsideEntry, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence, Settings, Settled, Stat, Verified,
+};
+use crate::reading::{BootId, RunId};
+
+/// Requests that may wait for the store thread.
+const CAPACITY: usize = 64;
+/// A commit that is not durable by then never will be: the disk is taken for dead.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A handle; clones share the one store thread.
+#[derive(Clone)]
+pub struct Store {
+    requests: mpsc::Sender<Request>,
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens or makes the store. Never refuses because of damage; see the module's prose for the refusals.
+    ///
+    /// It blocks: a healthy store opens in milliseconds, a damaged one in seconds.
+    pub fn open(settings: &Settings, run: RunId, _boot: BootId, destinations: &[String]) -> Result<Store, Error> {
+        let shared = Arc::new(Shared::default());
+        let queue = Queue::open(settings, run, destinations, shared.clone())?;
+        let (requests, receiver) = mpsc::channel(CAPACITY);
+        let spawned = std::thread::Builder::new().name("store".to_owned()).spawn(move || thread::run(queue, receiver));
+        spawned.map_err(|error| Error::fatal("starting the store thread", error))?;
+        Ok(Store { requests, shared })
+    }
+
+    /// Makes the commit durable; after `Ok` its receipts may be given. Returns the sequences of its observations.
+    ///
+    /// Not cancel-safe: a dropped call may or may not have committed.
+    pub async fn commit(&self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            self.send(Request::Commit(Box::new(commit), reply)).await?;
+            self.wait(answer).await
+        };
+        self.within_deadline("committing", ask).await
+    }
+
+    /// State keys that begin with `prefix` and their values, as of the last durable commit.
+    pub fn state(&self, prefix: &str) -> Vec<(String, Vec<u8>)> {
+        let view = self.shared.read();
+        let from = view.keys.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        let fitting = from.take_while(|(key, _)| key.starts_with(prefix));
+        fitting.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// The range that was in hand when the process ended, or is in hand now.
+    pub fn in_hand(&self, destination: &str) -> Option<Range> {
+        self.shared.read().ranges.get(destination).cloned()
+    }
+
+    /// Waits until observations wait for this destination, cuts a range and makes it durable (at once, or, when nothing
+    /// waits yet, in the same record as the commit that brings the next chunk).
+    ///
+    /// While a range is in hand it is that one, as it was cut. Cancel-safe: a dropped call cuts nothing that the next
+    /// call does not return.
+    pub async fn next_range(
+        &self,
+        destination: &str,
+        anchors: u64,
+        basis: u64,
+        limit: CutLimit,
+    ) -> Result<Range, Error> {
+        let (reply, answer) = oneshot::channel();
+        let waiter = Waiter { destination: destination.to_owned(), anchors, basis, limit, reply };
+        self.send(Request::NextRange(waiter)).await?;
+        self.wait(answer).await
+    }
+
+    /// The range's chunks in order; chunks that are damaged are left out (count them: `range.count()` minus what came).
+    pub async fn read(&self, range: &Range) -> Result<Vec<Chunk>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Read(range.clone(), reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`); entries set
+    /// aside are durable at once.
+    pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Settle(destination.to_owned(), range.clone(), settled, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// All counts.
+    pub fn ledger(&self) -> Ledger {
+        self.shared.read().ledger.clone()
+    }
+
+    /// Entries set aside, newest last, at most `limit`.
+    pub async fn aside(&self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Aside(limit, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// How the store is.
+    pub fn stat(&self) -> Stat {
+        self.shared.read().stat.clone()
+    }
+
+    /// Observations that left without reaching every destination, each with a number for [`Store::forget_gaps`].
+    pub fn gaps(&self) -> Vec<(u64, Gap)> {
+        self.shared.read().gaps.clone()
+    }
+
+    /// Drops the gaps up to this number, once they were reported. Durable with the next record.
+    pub async fn forget_gaps(&self, through: u64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::ForgetGaps(through, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// The boots that observations still kept were heard in: their clock anchors are needed.
+    pub fn boots_needed(&self) -> Vec<BootId> {
+        self.shared.read().boots.clone()
+    }
+
+    /// Reads every record and says what does not fit.
+    pub async fn verify(&self) -> Result<Verified, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Verify(reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Chunks with sequences after `after`, oldest first, at most `limit` of them.
+    pub async fn export(&self, after: Sequence, limit: usize) -> Result<Vec<Chunk>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Export(after, limit, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Makes all pending settlements durable and closes, within 10 s. Other handles answer [`Error::Closed`] from now on.
+    pub async fn close(self) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            self.send(Request::Close(reply)).await?;
+            self.wait(answer).await
+        };
+        self.within_deadline("closing the store", ask).await
+    }
+
+    async fn send(&self, request: Request) -> Result<(), Error> {
+        self.requests.send(request).await.map_err(|_| self.cause())
+    }
+
+    async fn wait<T>(&self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        answer.await.unwrap_or_else(|_| Err(self.cause()))
+    }
+
+    /// Why the store thread answers no more.
+    fn cause(&self) -> Error {
+        let dead = self.shared.read().dead.clone();
+        dead.unwrap_or_else(|| Error::fatal("asking the store", "its thread ended"))
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        doing: &'static str,
+        ask: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(DEADLINE, ask).await {
+            Ok(result) => result,
+            Err(_) => {
+                let error = Error::fatal(doing, format!("no answer within {} s", DEADLINE.as_secs()));
+                self.shared.write().dead = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}

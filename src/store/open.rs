@@ -1,0 +1,206 @@
+//! Opening a store: whatever lies there, it starts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::aside::Aside;
+use super::chunk::Codec;
+use super::folder;
+use super::generation::Generation;
+use super::ledger::{Destination, Known, Own};
+use super::queue::Queue;
+use super::record::{self, Kind};
+use super::row::{Folded, Opened, Row};
+use super::seal::Key;
+use super::view::Shared;
+use super::{Error, Sequence, Settings};
+use crate::reading::RunId;
+
+impl Queue {
+    /// Opens or makes the store.
+    pub(super) fn open(
+        settings: &Settings,
+        run: RunId,
+        destinations: &[String],
+        shared: Arc<Shared>,
+    ) -> Result<Queue, Error> {
+        let lock = folder::lock(&settings.dir)?;
+        let key = settings.key_file.as_deref().map(Key::read).transpose()?;
+        if folder::check_format(&settings.dir, key.as_ref())
+            .is_err_and(|error| matches!(error, Error::Unavailable { .. }))
+        {
+            folder::give_up_ballast(&settings.dir);
+        }
+        folder::check_format(&settings.dir, key.as_ref())?;
+        let mut codec = Codec::new(key)?;
+        let row = Row::new(&settings.dir, Kind::Queue);
+        let numbers = row.prepare()?;
+        let aside = Aside::new(Row::new(&settings.dir, Kind::Aside))?;
+
+        let highest = numbers.last().copied().unwrap_or(0);
+        let opened = newest_that_opens(&row, &numbers, &mut codec)?;
+        let found =
+            folder::numbered(&row.dir, "gen").map_err(|e| Error::unavailable("listing the store", &row.dir, e))?;
+        let was_healed = opened.as_ref().is_some_and(|opened| opened.healed);
+        let (generation, mut folded) = match opened {
+            Some(Opened { generation, folded, .. }) => (Some(generation), folded),
+            None => (None, Folded::default()),
+        };
+        if let Some(generation) = &generation {
+            know_newest(generation, &mut folded.own, was_healed, &mut codec);
+        }
+        know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
+        settle_destinations(&mut folded.own, destinations);
+        let newest = match generation {
+            Some(generation) => generation,
+            None => {
+                folded.own.set_generation(highest + 1, Some(Known::default()));
+                row.birth(highest + 1, &mut codec, &folded.whole())?
+            }
+        };
+        let Folded { own, view } = folded;
+        *shared.write() = view;
+        let older = found.iter().filter(|number| **number != newest.number);
+        let older_bytes: BTreeMap<u64, u64> =
+            older.map(|number| (*number, folder::disk_bytes(&folder::named(&row.dir, "gen", *number)))).collect();
+        let damaged_bytes = folder::disk_bytes(&row.dir.join("damaged"));
+        let opened_ms = own.totals.open_ms;
+        folder::ensure_ballast(&settings.dir, settings.min_free);
+        let mut queue = Queue {
+            settings: settings.clone(),
+            run,
+            codec,
+            row,
+            own,
+            shared,
+            newest,
+            open: BTreeMap::new(),
+            older_bytes,
+            damaged_bytes,
+            waiters: Vec::new(),
+            aside,
+            unhealthy: None,
+            syncs: 0,
+            opened: Instant::now(),
+            opened_ms,
+            ranged: Vec::new(),
+            _lock: lock,
+        };
+        match queue.own.is_dirty().then(|| queue.write_changes()) {
+            // The next record that finds room takes the changes with it.
+            None | Some(Ok(()) | Err(Error::Full { .. })) => {}
+            Some(Err(error)) => {
+                queue.forget();
+                return Err(error);
+            }
+        }
+        queue.publish();
+        Ok(queue)
+    }
+}
+
+/// The newest generation of which anything is left, with the state folded.
+fn newest_that_opens(row: &Row, numbers: &[u64], codec: &mut Codec) -> Result<Option<Opened>, Error> {
+    for number in numbers.iter().rev() {
+        if let Some(opened) = row.open(*number, codec, true)? {
+            return Ok(Some(opened));
+        }
+    }
+    Ok(None)
+}
+
+/// What the index says of the newest generation, over what its records said while they were written.
+fn know_newest(generation: &Generation, own: &mut Own, was_healed: bool, codec: &mut Codec) {
+    let mut known = match own.generations.get(&generation.number) {
+        Some(known) if !was_healed => known.clone(),
+        _ => known_of(generation, codec, own.totals.open_ms),
+    };
+    (known.first, known.last) = generation.span().unwrap_or((0, 0));
+    own.generations.insert(generation.number, known);
+}
+
+/// What reading all chunks of a generation says of it.
+fn known_of(generation: &Generation, codec: &mut Codec, now_ms: u64) -> Known {
+    let mut known = Known { records: generation.records, bytes: generation.bytes, ..Known::default() };
+    for entry in &generation.index {
+        let Ok(record) = generation.get(entry.record) else { continue };
+        let Ok(chunk) = record::parse(&record).and_then(|record| codec.decode(record.chunk)) else { continue };
+        let observations = &chunk.observations;
+        if let (Some(first), Some(last)) = (observations.first(), observations.last()) {
+            known.add(entry.first, entry.last(), (first.heard, last.heard), now_ms);
+        }
+        for observation in observations {
+            known.add_boot(observation.heard.boot);
+            observation.since.iter().for_each(|since| known.add_boot(since.boot));
+        }
+    }
+    known
+}
+
+/// Brings what the state knows of the older generations together with what lies on the disk.
+fn know_others(
+    row: &Row,
+    found: &[u64],
+    newest: Option<&Generation>,
+    own: &mut Own,
+    codec: &mut Codec,
+) -> Result<(), Error> {
+    let newest = newest.map_or(0, |newest| newest.number);
+    for number in found.iter().copied().filter(|number| *number != newest) {
+        if own.generations.get(&number).is_none_or(|known| known.is_empty() && known.records == 0) {
+            let known = match row.open(number, codec, false)? {
+                Some(opened) => known_of(&opened.generation, codec, own.totals.open_ms),
+                None => continue,
+            };
+            own.set_generation(number, Some(known));
+        }
+    }
+    let on_disk =
+        folder::numbered(&row.dir, "gen").map_err(|e| Error::unavailable("listing the store", &row.dir, e))?;
+    let gone: Vec<u64> = own.generations.keys().copied().filter(|number| !on_disk.contains(number)).collect();
+    for number in gone {
+        if let Some(known) = own.generations.get(&number).cloned() {
+            // Delivered generations went after their cursors were durable: of those nothing is counted.
+            own.set_generation(number, None);
+            own.note_lost(&known, super::GapCause::Damaged);
+        }
+    }
+    Ok(())
+}
+
+/// Gives every configured destination its place, drops the others, and makes the ledger balance.
+fn settle_destinations(own: &mut Own, configured: &[String]) {
+    let removed: Vec<String> = own.destinations.keys().filter(|name| !configured.contains(name)).cloned().collect();
+    for name in removed {
+        if let Some(destination) = own.destinations.get(&name) {
+            let tally = own.tally(destination);
+            tracing::warn!(destination = name, ?tally, "no longer configured: its cursor and totals are dropped");
+        }
+        own.set_destination(&name, None);
+    }
+    let next = next_sequence(own);
+    if own.totals.next != next {
+        own.totals_mut().next = next;
+    }
+    let damaged = own.balance();
+    if damaged > 0 {
+        tracing::error!(observations = damaged, "lost to a damaged disk");
+    }
+    let oldest = own.generations.values().filter(|known| !known.is_empty()).map(|known| known.first).min();
+    for name in configured {
+        if own.destinations.contains_key(name) {
+            continue;
+        }
+        let mut destination = Destination { cursor: oldest.unwrap_or(next), ..Destination::default() };
+        destination.tally.before = own.totals.intake.stored.saturating_sub(own.waiting(&destination));
+        own.set_destination(name, Some(destination));
+    }
+}
+
+/// No sequence is given twice: the next one lies past all that was found, settled or cut.
+fn next_sequence(own: &Own) -> Sequence {
+    let found = own.generations.values().map(|known| known.last + 1);
+    let settled = own.destinations.values().map(|to| to.range.as_ref().map_or(to.cursor, |range| range.last + 1));
+    found.chain(settled).chain([own.totals.next, 1]).max().unwrap_or(1)
+}

@@ -1,0 +1,136 @@
+//! The store thread: it owns the queue and serves one request after another.
+
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::generation::said;
+use super::queue::{Queue, Waiter};
+use super::view::Shared;
+use super::{AsideEntry, Chunk, Commit, Error, Range, Sequence, Settled, Verified};
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What the handles ask of the thread.
+pub(super) enum Request {
+    Commit(Box<Commit>, Reply<Option<RangeInclusive<Sequence>>>),
+    NextRange(Waiter),
+    Read(Range, Reply<Vec<Chunk>>),
+    Settle(String, Range, Settled, Reply<()>),
+    Aside(usize, Reply<Vec<AsideEntry>>),
+    ForgetGaps(u64, Reply<()>),
+    Verify(Reply<Verified>),
+    Export(Sequence, usize, Reply<Vec<Chunk>>),
+    Close(Reply<()>),
+}
+
+/// Serves requests until the last handle goes, `Close` comes, or the store fails.
+pub(super) fn run(mut queue: Queue, mut requests: mpsc::Receiver<Request>) {
+    let shared = queue.shared.clone();
+    while let Some(request) = requests.blocking_recv() {
+        if let Request::Close(reply) = request {
+            let end = close(queue);
+            shared.write().dead = Some(Error::Closed);
+            drop(reply.send(end));
+            return refuse_all(requests, &Error::Closed);
+        }
+        let served = catch_unwind(AssertUnwindSafe(|| serve(&mut queue, request)));
+        let failed = match served {
+            Ok(None) => continue,
+            Ok(Some(error)) => error,
+            Err(panic) => Error::fatal("serving a request", format!("it panicked: {}", said(&panic))),
+        };
+        tracing::error!(error = %failed, "the store failed");
+        die(&shared, &failed);
+        for (reply, _) in queue.ranged.drain(..) {
+            drop(reply.send(Err(failed.clone())));
+        }
+        for waiter in queue.waiters.drain(..) {
+            drop(waiter.reply.send(Err(failed.clone())));
+        }
+        queue.forget();
+        return refuse_all(requests, &failed);
+    }
+    // Every handle went without closing: what was acknowledged is durable, the rest was promised to nobody.
+    drop(close(queue));
+}
+
+fn die(shared: &Arc<Shared>, error: &Error) {
+    let mut view = shared.write();
+    view.stat.unhealthy = Some(error.to_string());
+    view.dead = Some(error.clone());
+}
+
+/// Answers one request. An error that ends the store is given to the asker and returned.
+fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
+    match request {
+        Request::Commit(commit, reply) => answer(reply, queue.commit(*commit)),
+        Request::NextRange(waiter) => queue.next_range(waiter).err(),
+        Request::Read(range, reply) => answer(reply, queue.read(&range)),
+        Request::Settle(name, range, settled, reply) => answer(reply, queue.settle(&name, &range, settled)),
+        Request::Aside(limit, reply) => answer(reply, queue.list_aside(limit)),
+        Request::ForgetGaps(through, reply) => {
+            queue.own.forget_gaps(through);
+            queue.publish();
+            answer(reply, Ok(()))
+        }
+        Request::Verify(reply) => answer(reply, queue.verify()),
+        Request::Export(after, limit, reply) => answer(reply, queue.export(after, limit)),
+        // Taken by the caller, which owns the queue.
+        Request::Close(reply) => answer(reply, Err(Error::Closed)),
+    }
+}
+
+fn answer<T>(reply: Reply<T>, result: Result<T, Error>) -> Option<Error> {
+    let failed = result.as_ref().err().filter(|error| error.is_fatal()).cloned();
+    // The asker may have gone; what it asked for was done all the same.
+    drop(reply.send(result));
+    failed
+}
+
+fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
+    requests.close();
+    while let Some(request) = requests.blocking_recv() {
+        match request {
+            Request::Commit(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
+            Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Settle(_, _, _, reply) | Request::ForgetGaps(_, reply) | Request::Close(reply) => {
+                drop(reply.send(Err(error.clone())));
+            }
+            Request::Aside(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Verify(reply) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// How long sled's destructors may take at the end.
+const DROP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes pending settlements durable and closes the databases.
+fn close(mut queue: Queue) -> Result<(), Error> {
+    if queue.own.is_dirty() {
+        match queue.write_changes() {
+            // No room for the last settlements: the next process repeats those ranges.
+            Ok(()) | Err(Error::Full { .. }) => {}
+            Err(error) => {
+                queue.forget();
+                return Err(error);
+            }
+        }
+    }
+    for waiter in queue.waiters.drain(..) {
+        drop(waiter.reply.send(Err(Error::Closed)));
+    }
+    let (ended, end) = std_mpsc::channel();
+    let dropping = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
+        drop(queue);
+        ended.send(()).unwrap_or_default();
+    });
+    dropping.map_err(|error| Error::fatal("closing the store", error))?;
+    end.recv_timeout(DROP_DEADLINE).map_err(|_| Error::fatal("closing the store", "sled does not end"))
+}
