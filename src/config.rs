@@ -2,7 +2,6 @@
 //!
 //! Typed text first (`raw`), checked values next. Errors name the file, the line, what was found and what to write.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::keeper;
-use crate::observation::EventType;
+use crate::interpret::Limits;
 use crate::resolve::Unassigned;
 use crate::{forward, store};
 
@@ -42,7 +41,7 @@ pub struct Config {
     /// The `[clock]` section.
     pub clock: keeper::Settings,
     /// Plausible ranges that differ from the built-in ones.
-    pub limits: BTreeMap<(EventType, Option<String>), (f64, f64)>,
+    pub limits: Limits,
     /// The `[store]` section.
     pub store: store::Settings,
     /// How long the intake collects before it commits.

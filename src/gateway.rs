@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use crate::clock::system;
 use crate::config::Config;
 use crate::intake::{Intake, Parts, Taps};
-use crate::interpret::{Catalog, EntryBinding, Limits, ProfileSet};
+use crate::interpret::{Catalog, EntryBinding, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::reading::{BootId, RunId};
@@ -252,7 +252,7 @@ pub fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog
         profile: device.profile.clone(),
         component: device.component.clone(),
     });
-    Ok(Catalog::new(profiles, entries.collect(), Limits(config.limits.clone()))?)
+    Ok(Catalog::new(profiles, entries.collect(), config.limits.clone())?)
 }
 
 fn intake_failure(ended: Result<Result<(), store::Error>, tokio::task::JoinError>) -> anyhow::Error {

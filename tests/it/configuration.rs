@@ -1,6 +1,7 @@
 //! What a wrong configuration gets: exit code 2, the file, the line, what was found and what to write.
 
 use crate::rig::gateway::Hub;
+use crate::rig::missing;
 
 /// `[[destination]]` into a folder: the least that a configuration needs.
 const ARCHIVE: &str = "[[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = \"/nonexistent/archive\"\n";
@@ -95,12 +96,12 @@ fn a_secret_that_this_user_may_not_read_is_found_at_once() {
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups", env!("CARGO_BIN_EXE_biogate"), "--config"]);
     let Ok(output) = command.arg(hub.config()).arg("check").output() else {
-        println!("skipped: setpriv cannot run here");
+        missing("setpriv");
         return;
     };
     let error = String::from_utf8_lossy(&output.stderr);
     if error.contains("setpriv:") {
-        println!("skipped: setpriv cannot change the user here");
+        missing("a setpriv that may change the user");
         return;
     }
     assert_eq!(output.status.code(), Some(2), "{error}");
