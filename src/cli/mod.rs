@@ -14,17 +14,17 @@ use profile_folders::ProfileFolders;
 
 mod buffer;
 mod check;
-mod decode;
+pub mod decode;
 mod demo;
-mod explain;
+pub mod explain;
 mod ledger_line;
 pub mod logging;
-mod profile_folders;
-mod profiles;
+pub mod profile_folders;
+pub mod profiles;
 mod record;
 mod replay;
 mod run;
-mod schema;
+pub mod schema;
 
 /// Wrong usage or configuration.
 const WRONG_USAGE: u8 = 2;

@@ -224,7 +224,7 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
 }
 
 /// 1 to 64 of `[A-Za-z0-9._-]`: what an MQTT capture takes, and safe in a path and in a metric's label.
-pub fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 

@@ -66,7 +66,7 @@ pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<
     let Some((_, basis)) = timeline.bases.last_key_value() else { return Ok(Vec::new()) };
     let resolver = Resolver::new(&timeline.anchors, timeline.anchors.version(), basis);
     let mut rows = Vec::new();
-    for chunk in store.export(0, limit as u64).await? {
+    for chunk in store.export(0, limit).await? {
         for observation in chunk.observations {
             if let Resolved::Event(event) = resolver.resolve(chunk.run, observation) {
                 rows.push(serde_json::to_value(event).unwrap_or_default());

@@ -10,7 +10,7 @@ use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 
 use crate::rig::clickhouse::Engine;
 use crate::rig::gateway::{Hub, assert_balanced, destinations, wait_for};
-use crate::rig::mosquitto::Mosquitto;
+use crate::rig::mosquitto::{Mosquitto, note};
 use crate::rig::pty::Pty;
 
 /// At least so many kills in every run.
@@ -72,7 +72,12 @@ fn every_reading_arrives_once_over_fifty_kills() {
     let stop = Arc::new(AtomicBool::new(false));
     // The session must exist before the first message: MQTT keeps nothing for a client that it has never seen.
     hub.start();
-    wait_for(Duration::from_secs(20), || hub.log().contains("subscribed").then_some(())).expect("the subscription");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    wait_for(Duration::from_secs(20), || {
+        runtime.block_on(mosquitto.publish(vec![note("clinic/probe/vitals", "{}")]));
+        (hub.stat()?["ledger"]["intake"]["accepted"] != 0).then_some(())
+    })
+    .expect("the subscription");
     let publisher = Publisher::start(&mosquitto.url(), stop.clone());
     let cable = talk(serial, stop.clone());
     let mut random = fastrand::Rng::with_seed(0x6b69_6c6c);

@@ -1,13 +1,11 @@
 //! The integration tests: one binary, one rig, real parts on loopback.
-<<<<<<< HEAD
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
-=======
-#![allow(clippy::unwrap_used, clippy::expect_used)]
->>>>>>> interpret
+#![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
 mod clickhouse;
 mod configuration;
 mod file;
+mod forward;
 mod framing;
 mod kill;
 mod mqtt;
@@ -19,5 +17,4 @@ mod rig;
 mod serial;
 mod tidy;
 mod virtual_patient;
-mod forward;
 mod wire_v1;

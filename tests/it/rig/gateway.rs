@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// A folder with a configuration, and at most one running gateway.
-pub struct Hub {
-    pub dir: tempfile::TempDir,
+pub(crate) struct Hub {
+    pub(crate) dir: tempfile::TempDir,
     child: Option<Child>,
 }
 
 impl Hub {
     /// A hub whose main file holds `[gateway]` with a folder of its own, then `rest`.
-    pub fn new(rest: &str) -> Hub {
+    pub(crate) fn new(rest: &str) -> Hub {
         let dir = tempfile::tempdir().expect("a folder for the hub");
         let hub = Hub { dir, child: None };
         let head = format!("[gateway]\nid = \"hub-test\"\ndata_dir = {:?}\n", hub.data_dir());
@@ -22,30 +22,30 @@ impl Hub {
         hub
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("biogate.toml")
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// `biogate --config ... arguments`.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_biogate"));
         command.arg("--config").arg(self.config()).args(arguments);
         command
     }
 
     /// Runs a command to its end: exit code, standard output, standard error.
-    pub fn output(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub(crate) fn output(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = self.command(arguments).output().expect("running biogate");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     /// Starts `biogate run`; its log is appended to `log` in the hub's folder.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).expect("log");
         let mut command = self.command(&["run"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -53,7 +53,7 @@ impl Hub {
     }
 
     /// SIGKILL, at whatever it is doing.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("killing the gateway");
             child.wait().expect("waiting for the gateway");
@@ -61,14 +61,14 @@ impl Hub {
     }
 
     /// A signal by its name.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("a running gateway").id();
         let sent = Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().expect("kill");
         assert!(sent.success());
     }
 
     /// SIGTERM, then the exit code; it must come within the ten seconds that are promised.
-    pub fn stop(&mut self) -> i32 {
+    pub(crate) fn stop(&mut self) -> i32 {
         self.signal("TERM");
         let mut child = self.child.take().expect("a running gateway");
         let stopped = wait_for(Duration::from_secs(12), || child.try_wait().expect("waiting for the gateway"));
@@ -82,16 +82,16 @@ impl Hub {
     }
 
     /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// `store` and `ledger` as `buffer stat` says them.
-    pub fn stat(&self) -> Option<Value> {
+    pub(crate) fn stat(&self) -> Option<Value> {
         let (code, out, _) = self.output(&["buffer", "stat", "--json"]);
         if code != 0 {
             return None;
@@ -100,7 +100,7 @@ impl Hub {
     }
 
     /// Waits until nothing waits for any destination and at least `stored` observations are stored.
-    pub fn wait_until_drained(&self, stored: u64, deadline: Duration) -> Value {
+    pub(crate) fn wait_until_drained(&self, stored: u64, deadline: Duration) -> Value {
         let drained = wait_for(deadline, || {
             let stat = self.stat()?;
             let waiting = destinations(&stat).iter().all(|(_, tally)| tally["waiting"] == 0);
@@ -123,13 +123,13 @@ impl Drop for Hub {
 }
 
 /// Each destination's tally in a stat.
-pub fn destinations(stat: &Value) -> Vec<(String, Value)> {
+pub(crate) fn destinations(stat: &Value) -> Vec<(String, Value)> {
     let list = stat["ledger"]["destinations"].as_array().cloned().unwrap_or_default();
     list.into_iter().map(|pair| (pair[0].as_str().unwrap_or_default().to_owned(), pair[1].clone())).collect()
 }
 
 /// The ledger of a stat balances, intake and every destination.
-pub fn assert_balanced(stat: &Value) {
+pub(crate) fn assert_balanced(stat: &Value) {
     let count = |value: &Value, key: &str| value[key].as_u64().unwrap_or_else(|| panic!("no {key} in {value}"));
     let intake = &stat["ledger"]["intake"];
     let outcomes: u64 = ["without_event", "refused", "duplicate", "decoded"].iter().map(|key| count(intake, key)).sum();
@@ -145,7 +145,7 @@ pub fn assert_balanced(stat: &Value) {
 }
 
 /// Asks until there is an answer or the deadline is over.
-pub fn wait_for<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn wait_for<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = ask() {
@@ -159,7 +159,7 @@ pub fn wait_for<T>(deadline: Duration, mut ask: impl FnMut() -> Option<T>) -> Op
 }
 
 /// Lines of all NDJSON files of a file destination, closed or not.
-pub fn lines_of(dir: &Path) -> Vec<Value> {
+pub(crate) fn lines_of(dir: &Path) -> Vec<Value> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();

@@ -3,10 +3,10 @@
 pub(crate) mod clickhouse;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod lane;
 pub(crate) mod mosquitto;
 pub(crate) mod pty;
 pub(crate) mod source;
-pub(crate) mod lane;
 pub(crate) mod tls;
 
 use std::time::{Duration, Instant};
