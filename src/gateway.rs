@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use crate::clock::system;
 use crate::config::Config;
 use crate::intake::{Intake, Parts, Taps};
+use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
@@ -116,6 +117,7 @@ impl Gateway {
     }
 
     async fn without_sources(plan: Plan, boot: BootId) -> anyhow::Result<Gateway> {
+        validate(&plan)?;
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
@@ -180,6 +182,9 @@ impl Gateway {
 
     /// Profiles and device entries anew. What cannot change while running is said and left.
     async fn reload(&mut self, plan: Plan) {
+        if let Err(why) = validate(&plan) {
+            return warn!("the new configuration is refused and the old one runs on: {why:#}");
+        }
         let Plan { config, profiles } = plan;
         let reloaded = async {
             let catalog = Arc::new(catalog(&config, &profiles)?);
@@ -245,14 +250,25 @@ pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
 }
 
-/// Every entry with its profile, checked.
-pub fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+/// Finds what is wrong with the entries before anything is opened.
+pub fn validate(plan: &Plan) -> anyhow::Result<()> {
+    let catalog = catalog(&plan.config, &plan.profiles)?;
+    sources::wanted(&plan.config, &catalog, "any")?;
+    Ok(())
+}
+
+/// Every entry with its profile.
+fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
     let entries = config.devices.iter().map(|device| EntryBinding {
         entry: device.name.clone(),
         profile: device.profile.clone(),
         component: device.component.clone(),
     });
-    Ok(Catalog::new(profiles, entries.collect(), config.limits.clone())?)
+    let made = Catalog::new(profiles, entries.collect(), config.limits.clone());
+    made.map_err(|unknown| {
+        let UnknownProfile { entry, profile, hint } = unknown;
+        config.device_error(&entry, format!("found profile = \"{profile}\", which does not exist; {hint}")).into()
+    })
 }
 
 fn intake_failure(ended: Result<Result<(), store::Error>, tokio::task::JoinError>) -> anyhow::Error {

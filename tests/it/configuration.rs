@@ -20,6 +20,13 @@ fn each_mistake_is_named_with_its_place_and_what_to_write() {
         (format!("{ARCHIVE}[limits]\nheart_rate = [300, 20]\n"), "biogate.toml", &["300", "lower end first"]),
         (device("serial = \"/dev/ttyS1\"\n"), "biogate.toml:9", &["strap", "no profile"]),
         (device("serial = \"/dev/ttyS1\"\nprofile = \"contec-cms5\"\n"), "biogate.toml", &["strap", "contec-cms5", "contec-cms50"]),
+        (device("profile = \"serial-vitals-line\"\nserial = \"ttyS1\"\n"), "biogate.toml:9", &["ttyS1", "usb:10C4:EA60"]),
+        (device("profile = \"bluetooth-battery\"\nserial = \"/dev/ttyS1\"\n"), "biogate.toml:9", &["not for serial lines"]),
+        (
+            device("profile = \"mqtt-vitals-json\"\nmqtt = \"a/{device\"\n[[mqtt]]\nname = \"w\"\nurl = \"mqtt://x\"\n"),
+            "biogate.toml:9",
+            &["a/{device"],
+        ),
         (device("profile = \"serial-vitals-line\"\n"), "biogate.toml:9", &["names no sensor", "serial"]),
         (device("profile = \"p\"\nserial = \"/dev/ttyS1\"\nmqtt = \"a/b\"\n"), "biogate.toml:9", &["exactly one"]),
         (device("profile = \"mqtt-vitals-json\"\nmqtt = \"a/b\"\n"), "biogate.toml:9", &["[[mqtt]]"]),
