@@ -12,6 +12,7 @@ mod mqtt;
 mod packaging;
 mod path;
 mod profiles;
+mod readme;
 mod replay;
 mod rig;
 mod serial;
