@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::system;
@@ -35,6 +35,9 @@ use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
 const STEP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long a start waits for a store that somebody else holds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to run: the files as they are now.
 #[derive(Debug)]
@@ -122,8 +125,7 @@ impl Gateway {
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
         let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
-        let store = Store::open(&config.store, run, boot, &names)
-            .with_context(|| format!("opening the store in {}", config.store.dir.display()))?;
+        let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
         let (inlet, deliveries) = delivery::channel();
@@ -242,6 +244,19 @@ impl Gateway {
         let catalog = self.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         let context = self.context()?;
         self.sources.follow(&self.config, &catalog, &context, self.timekeeping.gateway_id()).await
+    }
+}
+
+/// Opens the store. A command that looks into it holds it for a moment, and that must not stop a start.
+async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String]) -> anyhow::Result<Store> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Store::open(&config.store, run, boot, names) {
+            Err(store::Error::Locked { .. }) if Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
+            opened => return opened.with_context(|| format!("opening the store in {}", config.store.dir.display())),
+        }
     }
 }
 

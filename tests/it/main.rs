@@ -17,5 +17,6 @@ mod replay;
 mod rig;
 mod serial;
 mod tidy;
+mod trouble;
 mod virtual_patient;
 mod wire_v1;
