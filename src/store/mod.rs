@@ -50,6 +50,8 @@ mod api;
 mod aside;
 mod cbor;
 mod chunk;
+#[cfg(test)]
+mod chunk_tests;
 mod commit;
 mod drain;
 mod error;
