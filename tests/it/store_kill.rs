@@ -185,7 +185,7 @@ fn an_open_that_never_ends_is_damage_after_three_tries() {
     runtime().block_on(async {
         let store = open(&settings, &["a", "b"]);
         assert!(store.stat().damaged_bytes > 0, "the one that hung lies in damaged/");
-        assert_eq!(drain(&store, "a").await, (0..500).collect::<Vec<_>>(), "and all of it was saved");
+        assert!(drain(&store, "a").await == (0..500).collect::<Vec<_>>(), "and all of it was saved");
         assert_balanced(&store);
         store.close().await.unwrap();
     });
