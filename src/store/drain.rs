@@ -54,7 +54,7 @@ impl Queue {
     fn cut(&mut self, cursor: Sequence, limit: CutLimit) -> Result<Option<(Sequence, Sequence)>, Error> {
         let mut from = cursor;
         loop {
-            let next = self.own.generations.iter().find(|(_, known)| known.from_cursor(from) > 0);
+            let next = self.own.generations.iter().find(|(_, known)| known.waiting_at(from) > 0);
             let Some((number, known)) = next.map(|(number, known)| (*number, known.clone())) else {
                 return Ok(None);
             };
@@ -138,6 +138,7 @@ impl Queue {
         }
         self.close_unneeded();
         if self.own.drained(self.newest.number).next().is_some() {
+            self.free_reserve()?;
             match self.write_changes() {
                 // There is no room for the record: the next one takes the cursor with it.
                 Err(Error::Full { .. }) => {}

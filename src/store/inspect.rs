@@ -40,7 +40,7 @@ impl Queue {
     pub(super) fn export(&mut self, after: Sequence, limit: usize) -> Result<Vec<Chunk>, Error> {
         let mut chunks = Vec::new();
         for number in self.numbers() {
-            if self.own.generations.get(&number).is_none_or(|known| known.from_cursor(after + 1) == 0) {
+            if self.own.generations.get(&number).is_none_or(|known| known.waiting_at(after + 1) == 0) {
                 continue;
             }
             let Some(generation) = self.generation(number)? else { continue };

@@ -50,6 +50,9 @@ impl Queue {
         if let Some(generation) = &generation {
             know_newest(generation, &mut folded.own, was_healed, &mut codec);
         }
+        if let Some(generation) = generation.as_ref().filter(|_| !was_healed) {
+            remove_leftovers(&row, &found, generation.number, &folded.own);
+        }
         know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
         settle_destinations(&mut folded.own, destinations);
         let newest = match generation {
@@ -138,6 +141,17 @@ fn known_of(generation: &Generation, codec: &mut Codec, now_ms: u64) -> Known {
     known
 }
 
+/// An older generation that the state knows no more was evicted or delivered, and counted, just before the process
+/// ended.
+fn remove_leftovers(row: &Row, found: &[u64], newest: u64, own: &Own) {
+    for number in found.iter().copied().filter(|number| *number < newest && !own.generations.contains_key(number)) {
+        tracing::info!(generation = number, "removing a generation that had left the store already");
+        if let Err(error) = folder::remove(&row.dir, number) {
+            tracing::warn!(generation = number, %error, "it stays for now");
+        }
+    }
+}
+
 /// Brings what the state knows of the older generations together with what lies on the disk.
 fn know_others(
     row: &Row,
@@ -148,6 +162,9 @@ fn know_others(
 ) -> Result<(), Error> {
     let newest = newest.map_or(0, |newest| newest.number);
     for number in found.iter().copied().filter(|number| *number != newest) {
+        if !folder::named(&row.dir, "gen", number).exists() {
+            continue;
+        }
         if own.generations.get(&number).is_none_or(|known| known.is_empty() && known.records == 0) {
             let known = match row.open(number, codec, false)? {
                 Some(opened) => known_of(&opened.generation, codec, own.totals.open_ms),

@@ -121,12 +121,27 @@ impl Queue {
         self.sync(Vec::new())
     }
 
+    /// Refuses where sled could meet a full disk in the middle of its log.
     pub(super) fn ensure_reserve(&self) -> Result<(), Error> {
-        match folder::free_bytes(&self.row.dir) {
-            Ok(free) if free < RESERVE_BYTES => Err(Error::Full { what: format!("{free} bytes are free on the disk") }),
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::fatal("asking for the free disk space", error)),
+        let free = self.free_bytes()?;
+        if free < RESERVE_BYTES {
+            Err(Error::Full { what: format!("{free} bytes are free on the disk") })
+        } else {
+            Ok(())
         }
+    }
+
+    /// Gives up the ballast where a record that frees room would find none. Nothing else may use it while the store is
+    /// open: it is kept for opening on a full disk.
+    pub(super) fn free_reserve(&self) -> Result<(), Error> {
+        if self.free_bytes()? < RESERVE_BYTES && folder::give_up_ballast(&self.settings.dir) {
+            tracing::warn!("the disk is full: the ballast is given up to make room");
+        }
+        Ok(())
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, Error> {
+        folder::free_bytes(&self.row.dir).map_err(|error| Error::fatal("asking for the free disk space", error))
     }
 
     /// Begins a new generation when the newest has its size.
@@ -200,6 +215,7 @@ impl Queue {
     /// Removes the generations that every cursor has passed. Their cursors are durable: this runs after an fdatasync.
     fn remove_drained(&mut self) {
         let drained: Vec<u64> = self.own.drained(self.newest.number).collect();
+        let frees = !drained.is_empty();
         for number in drained {
             drop(self.open.remove(&number));
             match folder::remove(&self.row.dir, number) {
@@ -212,6 +228,9 @@ impl Queue {
                     self.unhealthy = Some(format!("a delivered generation cannot be removed: {error}"));
                 }
             }
+        }
+        if frees {
+            folder::ensure_ballast(&self.settings.dir, self.settings.min_free);
         }
     }
 

@@ -1,6 +1,7 @@
 //! kill -9 at random moments and at named points: what was acknowledged is there, once and in order.
 //!
 //! The child is this test binary itself. It writes what it acknowledged to a file, whose pages outlive the process.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
