@@ -11,7 +11,11 @@ impl Queue {
         let mut verified = Verified::default();
         for number in self.numbers() {
             verified.generations += 1;
-            let records = self.generation(number)?.map_or(0, |generation| generation.records);
+            let records = self.generation(number)?.map(|generation| generation.records);
+            if records.is_none() {
+                verified.faults.push(format!("nothing is left of generation {number}"));
+            }
+            let records = records.unwrap_or(0);
             for record in 0..records {
                 let Some(generation) = self.generation(number)? else { break };
                 let value = generation.get(record);

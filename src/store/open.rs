@@ -196,6 +196,7 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
         }
         own.set_destination(&name, None);
     }
+    cover_ranges(own);
     let next = next_sequence(own);
     if own.totals.next != next {
         own.totals_mut().next = next;
@@ -212,6 +213,25 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
         let mut destination = Destination { cursor: oldest.unwrap_or(next), ..Destination::default() };
         destination.tally.before = own.totals.intake.stored.saturating_sub(own.waiting(&destination));
         own.set_destination(name, Some(destination));
+    }
+}
+
+/// A range in hand is settled whole, so its generation spans it even where its end is lost; a range whose generation is
+/// gone is in hand no more, and counted as damaged with the rest.
+fn cover_ranges(own: &mut Own) {
+    let ranges = own.destinations.iter().filter_map(|(name, to)| Some((name.clone(), to.range.clone()?)));
+    for (name, range) in ranges.collect::<Vec<_>>() {
+        let holds = |known: &Known| !known.is_empty() && (known.first..=known.last).contains(&range.first);
+        let holding = own.generations.iter().find(|(_, known)| holds(known));
+        match holding.map(|(number, known)| (*number, known.clone())) {
+            Some((_, known)) if known.last >= range.last => {}
+            Some((number, known)) => own.set_generation(number, Some(Known { last: range.last, ..known })),
+            None => {
+                if let Some(destination) = own.destination_mut(&name) {
+                    destination.range = None;
+                }
+            }
+        }
     }
 }
 

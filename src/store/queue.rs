@@ -15,7 +15,7 @@ use super::ledger::{Known, MAX_BOOTS, Own};
 use super::record::{self, Kind, MAX_RECORD_BYTES, MAX_TAIL_BESIDE_CHUNK, Place};
 use super::row::{Row, split_state};
 use super::view::Shared;
-use super::{CutLimit, DestinationStat, Error, Ledger, Range, Settings, Stat, StateChange};
+use super::{CutLimit, DestinationStat, Error, Gap, GapCause, Ledger, Range, Settings, Stat, StateChange};
 use crate::reading::RunId;
 
 /// Free bytes below which nothing is written: sled must not meet a full disk in the middle of its log.
@@ -191,6 +191,9 @@ impl Queue {
             return Ok(Some(&self.newest));
         }
         if !self.open.contains_key(&number) {
+            if !folder::named(&self.row.dir, "gen", number).exists() {
+                return Ok(None);
+            }
             let Some(opened) = self.row.open(number, &mut self.codec, false)? else {
                 self.lose(number);
                 return Ok(None);
@@ -203,13 +206,15 @@ impl Queue {
         Ok(self.open.get(&number))
     }
 
-    /// A generation of which nothing is left: what it held is damaged.
-    pub(super) fn lose(&mut self, number: u64) {
+    /// A generation of which nothing is left. It stays known: its ranges are cut and settled as damaged like any hole.
+    fn lose(&mut self, number: u64) {
         self.damaged_bytes = folder::disk_bytes(&self.row.dir.join("damaged"));
         self.older_bytes.remove(&number);
-        let Some(known) = self.own.generations.get(&number).cloned() else { return };
-        self.own.set_generation(number, None);
-        self.own.note_lost(&known, super::GapCause::Damaged);
+        let Some(known) = self.own.generations.get(&number) else { return };
+        let lowest = self.own.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
+        let (device, cause) = (None, GapCause::Damaged);
+        let gap = Gap { device, from: known.oldest, to: known.newest, count: known.waiting_at(lowest), cause };
+        self.own.add_gap(gap);
     }
 
     /// Removes the generations that every cursor has passed. Their cursors are durable: this runs after an fdatasync.

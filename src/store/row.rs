@@ -10,6 +10,7 @@ use super::chunk::{Codec, Header};
 use super::folder::{self, named};
 use super::generation::{Generation, NotOpened};
 use super::ledger::{OWN, Own};
+use super::queue::RESERVE_BYTES;
 use super::record::{self, Kind, Place};
 use super::salvage::{self, Found, Part};
 use super::view::View;
@@ -203,6 +204,9 @@ impl Row {
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(|error| Error::fatal(doing, error))?;
         }
+        if folder::free_bytes(&self.dir).is_ok_and(|free| free < RESERVE_BYTES) {
+            folder::give_up_ballast(&self.root);
+        }
         let mut generation = Generation::open(&dir, number).map_err(|fault| Error::fatal(doing, fault))?;
         folder::reach("birth-empty");
         let mut put_all = || -> Result<(), Error> {
@@ -288,6 +292,8 @@ fn open_once(dir: &Path, row: &Row, number: u64, codec: &mut Codec, fold: bool) 
         }
         Err(error) => return Err(NotOpened::Refused(error)),
     }
+    // A database that could not be read is dropped here, not forgotten: a forgotten one keeps its lock, and the second try
+    // would find it. Should a drop hang, the open's deadline and markers end it.
     let mut generation = Generation::open(dir, number)?;
     let mut folded = Folded::default();
     generation.scan(|_, bytes| {

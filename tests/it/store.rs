@@ -30,12 +30,21 @@ fn generations(dir: &Path) -> Vec<PathBuf> {
 fn filled(dir: &Path) -> Settings {
     let settings = settings(dir);
     runtime().block_on(async {
-        let store = open(&settings, &["a", "b"]);
+        let store = open(&settings, &["a", "b", "c"]);
         for round in 0..40 {
             store.commit(commit_of(round * 100..(round + 1) * 100)).await.unwrap();
         }
         let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
         store.settle("a", &range, Settled { delivered: range.count(), ..Settled::default() }).await.unwrap();
+        // `b` holds the first range and `c` the last.
+        store.next_range("b", 0, 0, LIMIT).await.unwrap();
+        loop {
+            let range = store.next_range("c", 0, 0, LIMIT).await.unwrap();
+            if range.last == 4_000 {
+                break;
+            }
+            store.settle("c", &range, Settled { delivered: range.count(), ..Settled::default() }).await.unwrap();
+        }
         store.close().await.unwrap();
     });
     assert!(generations(dir).len() >= 4, "{:?}", generations(dir));
@@ -100,7 +109,7 @@ fn a_damaged_store_always_opens_and_counts_what_it_lost() {
             harm(target);
             let case = format!("{which} generation, {what}");
             runtime().block_on(async {
-                let store = open(&settings, &["a", "b"]);
+                let store = open(&settings, &["a", "b", "c"]);
                 assert_balanced(&store);
                 let b = drain(&store, "b").await;
                 assert!(b.windows(2).all(|pair| pair[0] < pair[1]), "{case}: in order, each once");
@@ -120,11 +129,15 @@ fn a_damaged_store_always_opens_and_counts_what_it_lost() {
                 }
                 let a = drain(&store, "a").await;
                 assert!(a.iter().all(|reading| b.contains(reading)), "{case}");
+                drain(&store, "c").await;
+                assert_balanced(&store);
                 // It goes on as if nothing had been.
                 store.commit(commit_of(9_000..9_100)).await.unwrap();
                 store.close().await.unwrap();
-                let store = open(&settings, &["a", "b"]);
+                let store = open(&settings, &["a", "b", "c"]);
                 assert_balanced(&store);
+                drain(&store, "a").await;
+                drain(&store, "c").await;
                 assert!(drain(&store, "b").await == (9_000..9_100).collect::<Vec<_>>(), "{case}");
                 assert!(store.verify().await.unwrap().faults.is_empty(), "{case}");
                 store.close().await.unwrap();
