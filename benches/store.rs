@@ -1,7 +1,8 @@
 //! The store alone: append with fdatasync, reopen, drain.
 //!
-//! `cargo bench --bench store -- [append-and-drain N | flat] [--chunk C] [--dir DIR]`; N is 1,000,000 and C 4,096 by
-//! default. `flat` appends and drains the same 500,000 observations on backlogs of 10,000 to 10,000,000.
+//! `cargo bench --bench store -- [append-and-drain N | flat | roll] [--chunk C] [--dir DIR]`; N is 1,000,000 and C 4,096
+//! by default. `flat` appends and drains 500,000 observations on backlogs of 10,000 to 10,000,000; `roll` fills and drains
+//! 200 generations of 4 MiB. Memory is that of the unit with MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072.
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
 
 use std::path::{Path, PathBuf};
@@ -14,9 +15,12 @@ use biogate::store::{Commit, CutLimit, IntakeTally, Settings, Settled, Store, Wh
 
 const LIMIT: CutLimit = CutLimit { max_observations: 20_000, max_bytes: 4 << 20 };
 
+/// Device, profile, what it measures, component, and the value that wanders.
+type Sensor = (Arc<str>, Arc<str>, EventType, Arc<str>, f64);
+
 /// Twenty straps, thermometers and step counters, each with a value that wanders.
 struct Ward {
-    devices: Vec<(Arc<str>, Arc<str>, EventType, Arc<str>, f64)>,
+    devices: Vec<Sensor>,
     names: [Arc<str>; 3],
     detected: Arc<str>,
     boot: BootId,
@@ -26,7 +30,7 @@ struct Ward {
 
 impl Ward {
     fn new() -> Ward {
-        let mut devices: Vec<(Arc<str>, Arc<str>, EventType, Arc<str>, f64)> = Vec::new();
+        let mut devices: Vec<Sensor> = Vec::new();
         for number in 0..20 {
             devices.push(match number % 4 {
                 0 | 1 => (
@@ -124,11 +128,11 @@ async fn append(store: &Store, ward: &mut Ward, count: u64, chunk: usize) -> Dur
 }
 
 /// Drains `count` observations and says how long that and the first chunk took.
-async fn drain(store: &Store, count: u64) -> (Duration, Duration) {
+async fn drain(store: &Store, count: u64, limit: CutLimit) -> (Duration, Duration) {
     let start = Instant::now();
     let (mut seen, mut first) = (0, Duration::ZERO);
     while seen < count {
-        let range = store.next_range("out", 0, 0, LIMIT).await.unwrap();
+        let range = store.next_range("out", 0, 0, limit).await.unwrap();
         let chunks = store.read(&range).await.unwrap();
         let delivered = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
         if seen == 0 {
@@ -147,8 +151,12 @@ fn io_bytes() -> u64 {
 }
 
 fn peak_rss_kib() -> u64 {
+    status_kib("VmHWM:")
+}
+
+fn status_kib(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|text| text.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
@@ -183,7 +191,7 @@ async fn append_and_drain(dir: &Path, count: u64, chunk: usize) {
     let store = open(dir);
     let opened = start.elapsed();
     let cpu = cpu_ms();
-    let (took, first) = drain(&store, count).await;
+    let (took, first) = drain(&store, count, LIMIT).await;
     println!(
         "reopen {opened:?}, first chunk {first:?}, drain: {:.0} observations/s, {:.2} us cpu each, {} bytes left, \
          peak RSS {} KiB",
@@ -197,13 +205,15 @@ async fn append_and_drain(dir: &Path, count: u64, chunk: usize) {
 
 async fn flat(dir: &Path, chunk: usize) {
     const STEP: u64 = 500_000;
+    // One chunk at a time, so that a small backlog is not drained along with the step.
+    let small = CutLimit { max_observations: 1, max_bytes: 1 };
     let store = open(dir);
     let mut ward = Ward::new();
     let mut waiting = 0;
     for backlog in [10_000, 100_000, 1_000_000, 10_000_000] {
         append(&store, &mut ward, backlog - waiting, chunk).await;
         let appended = append(&store, &mut ward, STEP, chunk).await;
-        let (drained, _) = drain(&store, STEP).await;
+        let (drained, _) = drain(&store, STEP, small).await;
         waiting = store.stat().destinations[0].waiting;
         println!(
             "{waiting} waiting: append {:.0}/s, drain {:.0}/s, peak RSS {} KiB",
@@ -211,6 +221,21 @@ async fn flat(dir: &Path, chunk: usize) {
             rate(STEP, drained),
             peak_rss_kib()
         );
+    }
+    store.close().await.unwrap();
+}
+
+async fn roll(dir: &Path, chunk: usize) {
+    let store = open(dir);
+    println!("opened: RSS {} KiB", status_kib("VmRSS:"));
+    let mut ward = Ward::new();
+    for generation in 1..=200u64 {
+        append(&store, &mut ward, 900_000, chunk).await;
+        let waiting = store.stat().destinations[0].waiting;
+        drain(&store, waiting, CutLimit { max_observations: 4_096, max_bytes: 1 << 20 }).await;
+        if [1, 20, 100, 200].contains(&generation) {
+            println!("after {generation} generations: RSS {} KiB", status_kib("VmRSS:"));
+        }
     }
     store.close().await.unwrap();
 }
@@ -224,6 +249,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     if args.iter().any(|arg| arg == "flat") {
         runtime.block_on(flat(dir.path(), chunk));
+    } else if args.iter().any(|arg| arg == "roll") {
+        runtime.block_on(roll(dir.path(), chunk));
     } else {
         let count = after("append-and-drain").map_or(1_000_000, |text| text.parse().unwrap());
         runtime.block_on(append_and_drain(dir.path(), count, chunk));

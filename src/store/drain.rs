@@ -52,31 +52,25 @@ impl Queue {
 
     /// First and last sequence of the next range from `cursor` on.
     fn cut(&mut self, cursor: Sequence, limit: CutLimit) -> Result<Option<(Sequence, Sequence)>, Error> {
-        let mut from = cursor;
-        loop {
-            let next = self.own.generations.iter().find(|(_, known)| known.from_cursor(from) > 0);
-            let Some((number, known)) = next.map(|(number, known)| (*number, known.clone())) else {
-                return Ok(None);
-            };
-            let Some(generation) = self.generation(number)? else {
-                from = known.last + 1;
-                continue;
-            };
-            let first = known.first.max(from);
-            let entries = &generation.index[generation.index.partition_point(|entry| entry.last() < first)..];
-            let (mut observations, mut bytes, mut taken) = (0, 0, 0);
-            for entry in entries {
-                observations += entry.count;
-                bytes += entry.raw;
-                if taken > 0 && (observations > limit.max_observations || bytes > limit.max_bytes) {
-                    break;
-                }
-                taken += 1;
+        let next = self.own.generations.iter().find(|(_, known)| known.waiting_at(cursor) > 0);
+        let Some((number, known)) = next.map(|(number, known)| (*number, known.clone())) else {
+            return Ok(None);
+        };
+        let first = known.first.max(cursor);
+        let Some(generation) = self.generation(number)? else { return Ok(Some((first, known.last))) };
+        let entries = &generation.index[generation.index.partition_point(|entry| entry.last() < first)..];
+        let (mut observations, mut bytes, mut taken) = (0, 0, 0);
+        for entry in entries {
+            observations += entry.count;
+            bytes += entry.raw;
+            if taken > 0 && (observations > limit.max_observations || bytes > limit.max_bytes) {
+                break;
             }
-            // Sequences without a chunk are damaged: the range covers them, so that they are settled as such.
-            let last = if taken < entries.len() { entries[taken].first - 1 } else { known.last };
-            return Ok(Some((first, last)));
+            taken += 1;
         }
+        // Sequences without a chunk are damaged: the range covers them, so that they are settled as such.
+        let last = if taken < entries.len() { entries[taken].first - 1 } else { known.last };
+        Ok(Some((first, last)))
     }
 
     /// The range's chunks in order, but for those that are damaged.
@@ -138,6 +132,7 @@ impl Queue {
         }
         self.close_unneeded();
         if self.own.drained(self.newest.number).next().is_some() {
+            self.free_reserve()?;
             match self.write_changes() {
                 // There is no room for the record: the next one takes the cursor with it.
                 Err(Error::Full { .. }) => {}

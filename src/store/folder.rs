@@ -133,7 +133,11 @@ pub(super) fn finish_birth(dir: &Path, number: u64) -> io::Result<()> {
 pub(super) fn remove(dir: &Path, number: u64) -> io::Result<()> {
     let trash = named(dir, "trash", number);
     reach("death-before-rename");
-    fs::rename(named(dir, "gen", number), &trash)?;
+    match fs::rename(named(dir, "gen", number), &trash) {
+        // Damaged beyond saving, so it lies in `damaged/`.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
     sync_dir(dir)?;
     reach("death-after-rename");
     fs::remove_dir_all(&trash)

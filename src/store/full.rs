@@ -12,7 +12,6 @@ use crate::reading::Heard;
 impl Queue {
     /// Makes room for one more commit, or says that there is none.
     pub(super) fn make_room(&mut self) -> Result<(), Error> {
-        self.ensure_reserve()?;
         if self.settings.when_full == WhenFull::EvictOldest {
             self.evict_aged()?;
         }
@@ -23,7 +22,7 @@ impl Queue {
                 return Err(Error::Full { what: limit });
             }
         }
-        Ok(())
+        self.ensure_reserve()
     }
 
     /// Whether a commit may be written now. A refusal stands in `stat` until there is room again.
@@ -70,9 +69,8 @@ impl Queue {
         if bytes.saturating_add(RESERVE_BYTES.min(max / 8)) > max {
             return Ok(Some(format!("it has {bytes} of {max} bytes")));
         }
-        let free = folder::free_bytes(&self.row.dir);
-        let free = free.map_err(|error| Error::fatal("asking for the free disk space", error))?;
-        let min_free = self.settings.min_free;
+        let free = self.free_bytes()?;
+        let min_free = self.settings.min_free.max(RESERVE_BYTES);
         Ok((free < min_free).then(|| format!("{free} bytes are free on the disk, and {min_free} are to stay free")))
     }
 
@@ -81,7 +79,7 @@ impl Queue {
         let oldest_kept = self.now_ms().saturating_sub(max_ms);
         let newest = self.own.generations.get(&self.newest.number);
         let grows_old = |from_ms: u64| from_ms.saturating_add(max_ms / 4) < self.now_ms();
-        if newest.is_some_and(|known| !known.is_empty() && grows_old(known.from_ms)) {
+        if newest.is_some_and(|known| !known.is_empty() && grows_old(known.from_ms)) && self.ensure_reserve().is_ok() {
             self.roll()?;
         }
         while let Some(number) = self.evictable()
@@ -97,6 +95,8 @@ impl Queue {
         if self.evictable().is_none()
             && self.own.generations.get(&self.newest.number).is_some_and(|known| !known.is_empty())
         {
+            self.free_reserve()?;
+            self.ensure_reserve()?;
             self.roll()?;
         }
         let Some(number) = self.evictable() else { return Ok(false) };
@@ -118,6 +118,8 @@ impl Queue {
     /// Takes one generation out: cursors and gaps durable first, then the files.
     fn evict(&mut self, number: u64) -> Result<(), Error> {
         let Some(known) = self.own.generations.get(&number).cloned() else { return Ok(()) };
+        self.free_reserve()?;
+        self.ensure_reserve()?;
         let lowest = self.own.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
         self.note_gaps(number, lowest)?;
         self.own.note_lost(&known, GapCause::Evicted);
@@ -127,7 +129,9 @@ impl Queue {
         self.sync(Vec::new())?;
         drop(self.open.remove(&number));
         self.older_bytes.remove(&number);
-        folder::remove(&self.row.dir, number).map_err(|error| Error::fatal("removing a generation", error))
+        folder::remove(&self.row.dir, number).map_err(|error| Error::fatal("removing a generation", error))?;
+        folder::ensure_ballast(&self.settings.dir, self.settings.min_free);
+        Ok(())
     }
 
     /// One gap for each device of the generation that somebody still waited for.

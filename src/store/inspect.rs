@@ -11,7 +11,11 @@ impl Queue {
         let mut verified = Verified::default();
         for number in self.numbers() {
             verified.generations += 1;
-            let records = self.generation(number)?.map_or(0, |generation| generation.records);
+            let records = self.generation(number)?.map(|generation| generation.records);
+            if records.is_none() {
+                verified.faults.push(format!("nothing is left of generation {number}"));
+            }
+            let records = records.unwrap_or(0);
             for record in 0..records {
                 let Some(generation) = self.generation(number)? else { break };
                 let value = generation.get(record);
@@ -40,7 +44,7 @@ impl Queue {
     pub(super) fn export(&mut self, after: Sequence, limit: usize) -> Result<Vec<Chunk>, Error> {
         let mut chunks = Vec::new();
         for number in self.numbers() {
-            if self.own.generations.get(&number).is_none_or(|known| known.from_cursor(after + 1) == 0) {
+            if self.own.generations.get(&number).is_none_or(|known| known.waiting_at(after + 1) == 0) {
                 continue;
             }
             let Some(generation) = self.generation(number)? else { continue };

@@ -74,7 +74,7 @@ impl Known {
     }
 
     /// How many of its sequences are `cursor` or later.
-    pub(super) fn from_cursor(&self, cursor: Sequence) -> u64 {
+    pub(super) fn waiting_at(&self, cursor: Sequence) -> u64 {
         if self.is_empty() { 0 } else { (self.last + 1).saturating_sub(cursor.max(self.first)) }
     }
 
@@ -244,7 +244,7 @@ impl Own {
 
     /// Observations that are still to be settled for this destination.
     pub(super) fn waiting(&self, destination: &Destination) -> u64 {
-        self.generations.values().map(|known| known.from_cursor(destination.cursor)).sum()
+        self.generations.values().map(|known| known.waiting_at(destination.cursor)).sum()
     }
 
     /// The destination's tally with `waiting` filled in. The balance with `stored` is kept by [`Own::balance`].
@@ -263,7 +263,7 @@ impl Own {
     /// When the oldest waiting observation was heard, at the precision of a generation.
     pub(super) fn oldest_waiting(&self) -> Option<Heard> {
         let lowest = self.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
-        self.generations.values().find(|known| known.from_cursor(lowest) > 0).and_then(|known| known.oldest)
+        self.generations.values().find(|known| known.waiting_at(lowest) > 0).and_then(|known| known.oldest)
     }
 
     /// The boots of everything that is kept.
@@ -280,7 +280,7 @@ impl Own {
         let mut most = 0;
         for name in names {
             let Some(destination) = self.destination_mut(&name) else { continue };
-            let lost = known.from_cursor(destination.cursor);
+            let lost = known.waiting_at(destination.cursor);
             match cause {
                 GapCause::Evicted => destination.tally.evicted += lost,
                 GapCause::Damaged => destination.tally.damaged += lost,

@@ -50,6 +50,9 @@ impl Queue {
         if let Some(generation) = &generation {
             know_newest(generation, &mut folded.own, was_healed, &mut codec);
         }
+        if let Some(generation) = generation.as_ref().filter(|_| !was_healed) {
+            remove_leftovers(&row, &found, generation.number, &folded.own);
+        }
         know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
         settle_destinations(&mut folded.own, destinations);
         let newest = match generation {
@@ -139,6 +142,17 @@ fn known_of(generation: &Generation, codec: &mut Codec, now_ms: u64) -> Known {
     known
 }
 
+/// An older generation that the state knows no more was evicted or delivered, and counted, just before the process
+/// ended.
+fn remove_leftovers(row: &Row, found: &[u64], newest: u64, own: &Own) {
+    for number in found.iter().copied().filter(|number| *number < newest && !own.generations.contains_key(number)) {
+        tracing::info!(generation = number, "removing a generation that had left the store already");
+        if let Err(error) = folder::remove(&row.dir, number) {
+            tracing::warn!(generation = number, %error, "it stays for now");
+        }
+    }
+}
+
 /// Brings what the state knows of the older generations together with what lies on the disk.
 fn know_others(
     row: &Row,
@@ -149,6 +163,9 @@ fn know_others(
 ) -> Result<(), Error> {
     let newest = newest.map_or(0, |newest| newest.number);
     for number in found.iter().copied().filter(|number| *number != newest) {
+        if !folder::named(&row.dir, "gen", number).exists() {
+            continue;
+        }
         if own.generations.get(&number).is_none_or(|known| known.is_empty() && known.records == 0) {
             let known = match row.open(number, codec, false)? {
                 Some(opened) => known_of(&opened.generation, codec, own.totals.open_ms),
@@ -180,6 +197,7 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
         }
         own.set_destination(&name, None);
     }
+    cover_ranges(own);
     let next = next_sequence(own);
     if own.totals.next != next {
         own.totals_mut().next = next;
@@ -196,6 +214,25 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
         let mut destination = Destination { cursor: oldest.unwrap_or(next), ..Destination::default() };
         destination.tally.before = own.totals.intake.stored.saturating_sub(own.waiting(&destination));
         own.set_destination(name, Some(destination));
+    }
+}
+
+/// A range in hand is settled whole, so its generation spans it even where its end is lost; a range whose generation is
+/// gone is in hand no more, and counted as damaged with the rest.
+fn cover_ranges(own: &mut Own) {
+    let ranges = own.destinations.iter().filter_map(|(name, to)| Some((name.clone(), to.range.clone()?)));
+    for (name, range) in ranges.collect::<Vec<_>>() {
+        let holds = |known: &Known| !known.is_empty() && (known.first..=known.last).contains(&range.first);
+        let holding = own.generations.iter().find(|(_, known)| holds(known));
+        match holding.map(|(number, known)| (*number, known.clone())) {
+            Some((_, known)) if known.last >= range.last => {}
+            Some((number, known)) => own.set_generation(number, Some(Known { last: range.last, ..known })),
+            None => {
+                if let Some(destination) = own.destination_mut(&name) {
+                    destination.range = None;
+                }
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::ledger::{Known, MAX_BOOTS, Own};
 use super::record::{self, Kind, MAX_RECORD_BYTES, MAX_TAIL_BESIDE_CHUNK, Place};
 use super::row::{Row, split_state};
 use super::view::Shared;
-use super::{CutLimit, DestinationStat, Error, Ledger, Range, Settings, Stat, StateChange};
+use super::{CutLimit, DestinationStat, Error, Gap, GapCause, Ledger, Range, Settings, Stat, StateChange};
 use crate::reading::RunId;
 
 /// Free bytes below which nothing is written: sled must not meet a full disk in the middle of its log.
@@ -123,12 +123,27 @@ impl Queue {
         self.sync(Vec::new())
     }
 
+    /// Refuses where sled could meet a full disk in the middle of its log.
     pub(super) fn ensure_reserve(&self) -> Result<(), Error> {
-        match folder::free_bytes(&self.row.dir) {
-            Ok(free) if free < RESERVE_BYTES => Err(Error::Full { what: format!("{free} bytes are free on the disk") }),
-            Ok(_) => Ok(()),
-            Err(error) => Err(Error::fatal("asking for the free disk space", error)),
+        let free = self.free_bytes()?;
+        if free < RESERVE_BYTES {
+            Err(Error::Full { what: format!("{free} bytes are free on the disk") })
+        } else {
+            Ok(())
         }
+    }
+
+    /// Gives up the ballast where a record that frees room would find none. Nothing else may use it while the store is
+    /// open: it is kept for opening on a full disk.
+    pub(super) fn free_reserve(&self) -> Result<(), Error> {
+        if self.free_bytes()? < RESERVE_BYTES && folder::give_up_ballast(&self.settings.dir) {
+            tracing::warn!("the disk is full: the ballast is given up to make room");
+        }
+        Ok(())
+    }
+
+    pub(super) fn free_bytes(&self) -> Result<u64, Error> {
+        folder::free_bytes(&self.row.dir).map_err(|error| Error::fatal("asking for the free disk space", error))
     }
 
     /// Begins a new generation when the newest has its size.
@@ -178,6 +193,9 @@ impl Queue {
             return Ok(Some(&self.newest));
         }
         if !self.open.contains_key(&number) {
+            if !folder::named(&self.row.dir, "gen", number).exists() {
+                return Ok(None);
+            }
             let Some(opened) = self.row.open(number, &mut self.codec, false)? else {
                 self.lose(number);
                 return Ok(None);
@@ -190,18 +208,21 @@ impl Queue {
         Ok(self.open.get(&number))
     }
 
-    /// A generation of which nothing is left: what it held is damaged.
-    pub(super) fn lose(&mut self, number: u64) {
+    /// A generation of which nothing is left. It stays known: its ranges are cut and settled as damaged like any hole.
+    fn lose(&mut self, number: u64) {
         self.damaged_bytes = folder::disk_bytes(&self.row.dir.join("damaged"));
         self.older_bytes.remove(&number);
-        let Some(known) = self.own.generations.get(&number).cloned() else { return };
-        self.own.set_generation(number, None);
-        self.own.note_lost(&known, super::GapCause::Damaged);
+        let Some(known) = self.own.generations.get(&number) else { return };
+        let lowest = self.own.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
+        let (device, cause) = (None, GapCause::Damaged);
+        let gap = Gap { device, from: known.oldest, to: known.newest, count: known.waiting_at(lowest), cause };
+        self.own.add_gap(gap);
     }
 
     /// Removes the generations that every cursor has passed. Their cursors are durable: this runs after an fdatasync.
     fn remove_drained(&mut self) {
         let drained: Vec<u64> = self.own.drained(self.newest.number).collect();
+        let frees = !drained.is_empty();
         for number in drained {
             drop(self.open.remove(&number));
             match folder::remove(&self.row.dir, number) {
@@ -214,6 +235,9 @@ impl Queue {
                     self.unhealthy = Some(format!("a delivered generation cannot be removed: {error}"));
                 }
             }
+        }
+        if frees {
+            folder::ensure_ballast(&self.settings.dir, self.settings.min_free);
         }
     }
 

@@ -10,8 +10,9 @@ use super::chunk::{Codec, Header};
 use super::folder::{self, named};
 use super::generation::{Generation, NotOpened};
 use super::ledger::{OWN, Own};
+use super::queue::RESERVE_BYTES;
 use super::record::{self, Kind, Place};
-use super::salvage::{self, Found};
+use super::salvage::{self, Found, Part};
 use super::view::View;
 use super::{Error, StateChange};
 
@@ -181,8 +182,7 @@ impl Row {
     /// Makes generation `number` whose first records hold `state`. It counts once it has its name.
     pub(super) fn birth(&self, number: u64, codec: &mut Codec, state: &[StateChange]) -> Result<Generation, Error> {
         let records = split_state(codec, state)?;
-        let records: Vec<_> = records.into_iter().map(|tail| (Vec::new(), tail)).collect();
-        let mut generation = self.build(number, codec.key().is_some(), &records)?;
+        let mut generation = self.build(number, &state_parts(codec, records))?;
         // The database stays open while its folder gets its name: sled uses the path only for snapshots, which it writes
         // in an open, and for blobs, which there must never be.
         match folder::finish_birth(&self.dir, number) {
@@ -198,19 +198,22 @@ impl Row {
     }
 
     /// Makes `new-N` of these chunks and tails and syncs its database.
-    fn build(&self, number: u64, sealed: bool, parts: &[(Vec<u8>, Vec<u8>)]) -> Result<Generation, Error> {
+    fn build(&self, number: u64, parts: &[Part]) -> Result<Generation, Error> {
         let dir = named(&self.dir, "new", number);
         let doing = "making a generation";
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(|error| Error::fatal(doing, error))?;
         }
+        if folder::free_bytes(&self.dir).is_ok_and(|free| free < RESERVE_BYTES) {
+            folder::give_up_ballast(&self.root);
+        }
         let mut generation = Generation::open(&dir, number).map_err(|fault| Error::fatal(doing, fault))?;
         folder::reach("birth-empty");
         let mut put_all = || -> Result<(), Error> {
-            for (record, (chunk, tail)) in parts.iter().enumerate() {
+            for (record, part) in parts.iter().enumerate() {
                 let place = Place { kind: self.kind, generation: number, record: record as u32 };
-                let header = Header::read(chunk).ok();
-                generation.put(&record::build(place, sealed, chunk, tail), header.as_ref())?;
+                let header = Header::read(&part.chunk).ok();
+                generation.put(&record::build(place, part.sealed, &part.chunk, &part.tail), header.as_ref())?;
             }
             generation.sync()
         };
@@ -230,13 +233,13 @@ impl Row {
         if self.kind == Kind::Queue && !found.has_birth() && !parts.is_empty() {
             let before = self.state_before(number, codec)?;
             let state = split_state(codec, &before)?;
-            parts.splice(0..0, state.into_iter().map(|tail| (Vec::new(), tail)));
+            parts.splice(0..0, state_parts(codec, state));
         }
         if parts.is_empty() {
             folder::set_aside(&self.dir, number).map_err(self.unavailable("moving a damaged generation in"))?;
             return Ok(false);
         }
-        drop(self.build(number, found.sealed, &parts)?);
+        drop(self.build(number, &parts)?);
         let end = || {
             folder::sync_new(&self.dir, number)?;
             fs::rename(named(&self.dir, "new", number), named(&self.dir, "heal", number))?;
@@ -269,6 +272,11 @@ impl Row {
     }
 }
 
+fn state_parts(codec: &Codec, tails: Vec<Vec<u8>>) -> Vec<Part> {
+    let sealed = codec.key().is_some();
+    tails.into_iter().map(|tail| Part { chunk: Vec::new(), tail, sealed }).collect()
+}
+
 fn open_once(dir: &Path, row: &Row, number: u64, codec: &mut Codec, fold: bool) -> Result<Opened, NotOpened> {
     // An unfinished snapshot makes later opens fail.
     for path in snapshots(dir).map_err(NotOpened::Refused)? {
@@ -284,6 +292,8 @@ fn open_once(dir: &Path, row: &Row, number: u64, codec: &mut Codec, fold: bool) 
         }
         Err(error) => return Err(NotOpened::Refused(error)),
     }
+    // A database that could not be read is dropped here, not forgotten: a forgotten one keeps its lock, and the second try
+    // would find it. Should a drop hang, the open's deadline and markers end it.
     let mut generation = Generation::open(dir, number)?;
     let mut folded = Folded::default();
     generation.scan(|_, bytes| {

@@ -13,16 +13,32 @@ use super::Sequence;
 use super::chunk::{self, Header};
 use super::record::{self, Kind};
 
+/// What a record is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    /// Empty for none.
+    pub(super) chunk: Vec<u8>,
+    pub(super) tail: Vec<u8>,
+    /// Whether the tail is sealed; a chunk says that itself.
+    pub(super) sealed: bool,
+}
+
+/// Where a whole record's chunk and tail lie.
+#[derive(Debug)]
+struct Spot {
+    chunk: Range<usize>,
+    tail: Range<usize>,
+    sealed: bool,
+}
+
 /// What was found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     file: Vec<u8>,
-    /// Whole records by number: where their chunk and tail lie.
-    records: BTreeMap<u32, (Range<usize>, Range<usize>)>,
+    /// Whole records by number.
+    records: BTreeMap<u32, Spot>,
     /// Chunks outside whole records, by their first sequence.
     chunks: BTreeMap<Sequence, Range<usize>>,
-    /// Whether the records' tails are sealed.
-    pub(super) sealed: bool,
 }
 
 impl Found {
@@ -36,20 +52,21 @@ impl Found {
         self.records.keys().next_back().map_or(0, |last| last + 1)
     }
 
-    /// Chunks and tails in the order in which they were written.
-    pub(super) fn parts(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// Records and lone chunks in the order in which they were written.
+    pub(super) fn parts(&self) -> Vec<Part> {
         let bytes = |range: &Range<usize>| self.file[range.clone()].to_vec();
+        let alone = |range: &Range<usize>| Part { chunk: bytes(range), ..Part::default() };
         let mut lone = self.chunks.iter().peekable();
         let mut parts = Vec::new();
-        for (chunk, tail) in self.records.values() {
-            if let Ok(header) = Header::read(&self.file[chunk.clone()]) {
+        for spot in self.records.values() {
+            if let Ok(header) = Header::read(&self.file[spot.chunk.clone()]) {
                 while let Some((_, range)) = lone.next_if(|(first, _)| **first < header.first) {
-                    parts.push((bytes(range), Vec::new()));
+                    parts.push(alone(range));
                 }
             }
-            parts.push((bytes(chunk), bytes(tail)));
+            parts.push(Part { chunk: bytes(&spot.chunk), tail: bytes(&spot.tail), sealed: spot.sealed });
         }
-        parts.extend(lone.map(|(_, range)| (bytes(range), Vec::new())));
+        parts.extend(lone.map(|(_, range)| alone(range)));
         parts
     }
 }
@@ -77,8 +94,8 @@ fn scan_bytes(file: Vec<u8>, kind: Kind, generation: u64) -> Found {
         if let Ok(record) = record::parse(rest)
             && (record.place.kind, record.place.generation) == (kind, generation)
         {
-            found.sealed |= record.sealed;
-            found.records.insert(record.place.record, (place(record.chunk), place(record.tail)));
+            let spot = Spot { chunk: place(record.chunk), tail: place(record.tail), sealed: record.sealed };
+            found.records.insert(record.place.record, spot);
             at += record::length(rest).unwrap_or(1);
         } else if rest.starts_with(&chunk::MAGIC)
             && let Ok(header) = Header::verify(rest)
@@ -90,8 +107,8 @@ fn scan_bytes(file: Vec<u8>, kind: Kind, generation: u64) -> Found {
         }
     }
     // An item that sled wrote twice may be whole in one place and broken in the other.
-    for (chunk, _) in found.records.values() {
-        if let Ok(header) = Header::read(&file[chunk.clone()]) {
+    for spot in found.records.values() {
+        if let Ok(header) = Header::read(&file[spot.chunk.clone()]) {
             found.chunks.remove(&header.first);
         }
     }
@@ -112,7 +129,7 @@ mod tests {
         broken[34] ^= 1;
         let file = [&[0xb1, 0, 0xb1][..], &record(0, b"first"), &broken, b"\xb1bgrecd", &record(2, b"third")].concat();
         let found = scan_bytes(file.clone(), Kind::Queue, 7);
-        let tails: Vec<_> = found.parts().into_iter().map(|(_, tail)| tail).collect();
+        let tails: Vec<_> = found.parts().into_iter().map(|part| part.tail).collect();
         assert_eq!(tails, [b"first".to_vec(), b"third".to_vec()]);
         assert_eq!(found.end(), 3);
         assert_eq!(scan_bytes(file, Kind::Queue, 8).end(), 0, "records of another generation");

@@ -1,6 +1,7 @@
 //! kill -9 at random moments and at named points: what was acknowledged is there, once and in order.
 //!
 //! The child is this test binary itself. It writes what it acknowledged to a file, whose pages outlive the process.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -185,7 +186,7 @@ fn an_open_that_never_ends_is_damage_after_three_tries() {
     runtime().block_on(async {
         let store = open(&settings, &["a", "b"]);
         assert!(store.stat().damaged_bytes > 0, "the one that hung lies in damaged/");
-        assert_eq!(drain(&store, "a").await, (0..500).collect::<Vec<_>>(), "and all of it was saved");
+        assert!(drain(&store, "a").await == (0..500).collect::<Vec<_>>(), "and all of it was saved");
         assert_balanced(&store);
         store.close().await.unwrap();
     });

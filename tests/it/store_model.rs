@@ -1,4 +1,5 @@
 //! The store against a model that is a list of observations and one cursor for each destination.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use proptest::prelude::*;
 
@@ -100,17 +101,17 @@ proptest! {
                     store = open(&settings, &NAMES);
                 }
             }
-            for to in 0..2 {
-                prop_assert_eq!(waiting(&store, NAMES[to]), model.stored - model.cursors[to]);
-                prop_assert_eq!(store.in_hand(NAMES[to]), model.in_hand[to].clone());
+            for (to, name) in NAMES.into_iter().enumerate() {
+                prop_assert_eq!(waiting(&store, name), model.stored - model.cursors[to]);
+                prop_assert_eq!(store.in_hand(name), model.in_hand[to].clone());
             }
             prop_assert_eq!(store.state("key/"), model.state.clone().into_iter().collect::<Vec<_>>());
             assert_balanced(&store);
         }
         assert_no_blobs(dir.path());
-        for to in 0..2 {
-            let rest = runtime.block_on(drain(&store, NAMES[to]));
-            prop_assert_eq!(rest, (model.cursors[to]..model.stored).collect::<Vec<_>>());
+        for (to, name) in NAMES.into_iter().enumerate() {
+            let rest = runtime.block_on(drain(&store, name));
+            prop_assert!(rest == (model.cursors[to]..model.stored).collect::<Vec<_>>());
         }
         prop_assert_eq!(store.stat().generations, 1);
         prop_assert!(runtime.block_on(store.verify()).unwrap().faults.is_empty());

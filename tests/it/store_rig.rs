@@ -1,4 +1,5 @@
 //! What the store's tests share: settings, observations that name themselves, and a full drain.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::Path;
 use std::time::Duration;
