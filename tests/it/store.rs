@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use biogate::observation::Value;
 use biogate::store::{Commit, Error, IntakeTally, Settings, Settled, Store, WhenFull};
+use tokio::time::timeout;
 
 use crate::store_rig::{
     BOOT, LIMIT, RUN, aside_entry, assert_balanced, assert_no_blobs, commit_of, drain, open, runtime, settings, waiting,
@@ -212,12 +213,13 @@ fn a_full_store_that_pauses_its_sources_takes_more_once_there_is_room() {
         let store = open(&settings, &["a"]);
         let mut next = 0;
         loop {
-            match store.commit(commit_of(next..next + 100)).await {
-                Ok(_) => next += 100,
-                Err(Error::Full { .. }) => break,
-                Err(error) => panic!("{error}"),
+            // Without room a commit waits.
+            match timeout(Duration::from_secs(1), store.commit(commit_of(next..next + 100))).await {
+                Ok(stored) => stored.map(|_| next += 100).unwrap(),
+                Err(_elapsed) => break,
             }
         }
+        assert!(store.stat().unhealthy.is_some_and(|why| why.contains("the store is full")), "{:?}", store.stat());
         assert!(drain(&store, "a").await == (0..next).collect::<Vec<_>>());
         store.commit(commit_of(next..next + 100)).await.unwrap();
         assert_balanced(&store);
@@ -378,13 +380,11 @@ fn a_full_disk_is_said_loses_nothing_and_passes() {
         let free = store.stat().free_bytes;
         fs::write(&filler, vec![1u8; (free - (4 << 20)) as usize]).unwrap();
         let mut next = 1_000;
-        let full = loop {
-            match store.commit(commit_of(next..next + 1_000)).await {
-                Ok(_) => next += 1_000,
-                Err(error) => break error,
-            }
-        };
-        assert!(matches!(full, Error::Full { .. }), "{full}");
+        while let Ok(stored) = timeout(Duration::from_secs(1), store.commit(commit_of(next..next + 1_000))).await {
+            stored.unwrap();
+            next += 1_000;
+        }
+        assert!(store.stat().unhealthy.is_some_and(|why| why.contains("free")), "{:?}", store.stat());
         // Full to the last byte, even the store opens: the ballast makes room.
         fs::write(dir.path().join("rest"), vec![1u8; 8 << 20]).unwrap_err();
         store.close().await.unwrap();

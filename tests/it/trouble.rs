@@ -135,7 +135,8 @@ fn a_damaged_store_starts_counts_what_is_lost_and_goes_on() {
         hub.start();
         // What was not acknowledged before the kill comes first, then this.
         publish(&mosquitto, 2_001..2_011);
-        wait_for(SOON, || arrived(&hub).contains(&2_010).then_some(())).unwrap_or_else(|| panic!("{damage}: {}", hub.log()));
+        wait_for(SOON, || arrived(&hub).contains(&2_010).then_some(()))
+            .unwrap_or_else(|| panic!("{damage}: {}", hub.log()));
         let stat = hub.wait_until_drained(0, SOON);
         assert_balanced(&stat);
         let numbers: Vec<u32> = arrived(&hub).into_iter().filter(|number| *number <= 1_000).collect();
@@ -145,11 +146,9 @@ fn a_damaged_store_starts_counts_what_is_lost_and_goes_on() {
         if damage == "flip" {
             assert!(numbers.len() > 300, "most of it is saved: {} of 1000, {tally}", numbers.len());
         }
-        assert!(
-            hub.log().contains("damaged") || hub.log().contains("lost") || numbers.len() == 1_000,
-            "{damage}: {}",
-            hub.log()
-        );
+        // A log that ends early looks like a shorter one: what told of its tail stood in the tail.
+        let told = hub.log().contains("damaged") || hub.log().contains("lost");
+        assert!(told || damage == "truncate" || numbers.len() == 1_000, "{damage}: {}", hub.log());
         assert_eq!(hub.stop(), 0, "{}", hub.log());
     }
 }
