@@ -2,7 +2,6 @@
 //!
 //! Typed text first (`raw`), checked values next. Errors name the file, the line, what was found and what to write.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::clock::keeper;
-use crate::observation::EventType;
+use crate::interpret::Limits;
 use crate::resolve::Unassigned;
 use crate::{forward, store};
 
@@ -42,13 +41,15 @@ pub struct Config {
     /// The `[clock]` section.
     pub clock: keeper::Settings,
     /// Plausible ranges that differ from the built-in ones.
-    pub limits: BTreeMap<(EventType, Option<String>), (f64, f64)>,
+    pub limits: Limits,
     /// The `[store]` section.
     pub store: store::Settings,
     /// How long the intake collects before it commits.
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// Where each named entry stands, for errors that are found later.
+    places: files::Places,
 }
 
 /// `[gateway]`
@@ -137,7 +138,7 @@ pub struct Broker {
 pub struct Error {
     /// In which file.
     pub file: PathBuf,
-    /// In which line, where it is known; 0 is not.
+    /// In which line, where it is known.
     pub line: Option<usize>,
     /// What was found and what to write.
     pub message: String,
@@ -148,8 +149,8 @@ impl std::error::Error for Error {}
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            Some(line) if line > 0 => write!(f, "{}:{line}: {}", self.file.display(), self.message),
-            _ => write!(f, "{}: {}", self.file.display(), self.message),
+            Some(line) => write!(f, "{}:{line}: {}", self.file.display(), self.message),
+            None => write!(f, "{}: {}", self.file.display(), self.message),
         }
     }
 }
@@ -191,12 +192,19 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            places,
         })
     }
 
-    /// Where a running gateway listens for the commands (DESIGN 10).
+    /// An error about a device entry, with its place.
+    pub fn device_error(&self, name: &str, message: impl Into<String>) -> Error {
+        self.places.error(files::Section::Device, name, message)
+    }
+
+    /// Where a running gateway listens for the commands: of the installed service in its runtime folder, of any other
+    /// in its own folder.
     pub fn control_socket(&self) -> PathBuf {
-        match rustix::process::geteuid().is_root() && self.gateway.data_dir == Path::new(checks::DEFAULT_DATA_DIR) {
+        match self.gateway.data_dir == Path::new(checks::DEFAULT_DATA_DIR) {
             true => PathBuf::from("/run/biogate/control.sock"),
             false => self.gateway.data_dir.join("control.sock"),
         }

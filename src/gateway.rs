@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
 use crate::intake::{Intake, Parts, Taps};
-use crate::interpret::{Catalog, EntryBinding, Limits, ProfileSet};
+use crate::interpret::catalog::UnknownProfile;
+use crate::interpret::{Catalog, EntryBinding, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::reading::{BootId, RunId};
@@ -34,6 +35,9 @@ use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
 const STEP_DEADLINE: Duration = Duration::from_secs(4);
+
+/// How long a start waits for a store that somebody else holds.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What to run: the files as they are now.
 #[derive(Debug)]
@@ -116,12 +120,12 @@ impl Gateway {
     }
 
     async fn without_sources(plan: Plan, boot: BootId) -> anyhow::Result<Gateway> {
+        validate(&plan)?;
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
         let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
-        let store = Store::open(&config.store, run, boot, &names)
-            .with_context(|| format!("opening the store in {}", config.store.dir.display()))?;
+        let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
         let (inlet, deliveries) = delivery::channel();
@@ -180,6 +184,9 @@ impl Gateway {
 
     /// Profiles and device entries anew. What cannot change while running is said and left.
     async fn reload(&mut self, plan: Plan) {
+        if let Err(why) = validate(&plan) {
+            return warn!("the new configuration is refused and the old one runs on: {why:#}");
+        }
         let Plan { config, profiles } = plan;
         let reloaded = async {
             let catalog = Arc::new(catalog(&config, &profiles)?);
@@ -240,19 +247,43 @@ impl Gateway {
     }
 }
 
+/// Opens the store. A command that looks into it holds it for a moment, and that must not stop a start.
+async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String]) -> anyhow::Result<Store> {
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match Store::open(&config.store, run, boot, names) {
+            Err(store::Error::Locked { .. }) if Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
+            opened => return opened.with_context(|| format!("opening the store in {}", config.store.dir.display())),
+        }
+    }
+}
+
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
 }
 
-/// Every entry with its profile, checked.
-pub fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+/// Finds what is wrong with the entries before anything is opened.
+pub fn validate(plan: &Plan) -> anyhow::Result<()> {
+    let catalog = catalog(&plan.config, &plan.profiles)?;
+    sources::wanted(&plan.config, &catalog, "any")?;
+    Ok(())
+}
+
+/// Every entry with its profile.
+fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
     let entries = config.devices.iter().map(|device| EntryBinding {
         entry: device.name.clone(),
         profile: device.profile.clone(),
         component: device.component.clone(),
     });
-    Ok(Catalog::new(profiles, entries.collect(), Limits(config.limits.clone()))?)
+    let made = Catalog::new(profiles, entries.collect(), config.limits.clone());
+    made.map_err(|unknown| {
+        let UnknownProfile { entry, profile, hint } = unknown;
+        config.device_error(&entry, format!("found profile = \"{profile}\", which does not exist; {hint}")).into()
+    })
 }
 
 fn intake_failure(ended: Result<Result<(), store::Error>, tokio::task::JoinError>) -> anyhow::Error {

@@ -69,7 +69,7 @@ impl Finding {
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]
 pub(super) async fn run(arguments: CheckArgs, file: &Path) -> anyhow::Result<ExitCode> {
     let plan = plan(file, &arguments.folders)?;
-    gateway::catalog(&plan.config, &plan.profiles)?;
+    gateway::validate(&plan)?;
     let findings = findings(&plan, arguments.offline).await;
     let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if arguments.json {

@@ -20,6 +20,7 @@ pub(super) fn of(ledger: &Ledger) -> String {
     );
     for (name, tally) in &ledger.destinations {
         for (key, count) in [
+            ("before", tally.before),
             ("delivered", tally.delivered),
             ("rejected", tally.rejected),
             ("parked", tally.parked),
@@ -27,6 +28,10 @@ pub(super) fn of(ledger: &Ledger) -> String {
             ("damaged", tally.damaged),
             ("waiting", tally.waiting),
         ] {
+            // What had gone before a destination was configured is nothing for most, and then not worth a word.
+            if key == "before" && count == 0 {
+                continue;
+            }
             // Writing to a String cannot fail.
             let _infallible = write!(line, " {name}.{key}={count}");
         }

@@ -8,7 +8,6 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
 use crate::forward;
-use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::error::ProfileError;
 use profile_folders::ProfileFolders;
 
@@ -104,7 +103,6 @@ fn is_wrong_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<config::Error>()
             || cause.is::<ProfileError>()
-            || cause.is::<UnknownProfile>()
             || matches!(cause.downcast_ref(), Some(schema::Error::Usage(_)))
     })
 }

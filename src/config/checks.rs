@@ -11,6 +11,7 @@ use super::files::{Places, Section};
 use super::{Broker, Device, Error, Gateway, Link, Wearer, raw};
 use crate::clock::keeper;
 use crate::forward::{self, clickhouse};
+use crate::interpret::Limits;
 use crate::observation::EventType;
 use crate::store;
 
@@ -69,9 +70,7 @@ pub(super) fn store_settings(raw: raw::Store, data_dir: &Path) -> Result<store::
     })
 }
 
-pub(super) fn limits(
-    raw: BTreeMap<String, [f64; 2]>,
-) -> Result<BTreeMap<(EventType, Option<String>), (f64, f64)>, String> {
+pub(super) fn limits(raw: BTreeMap<String, [f64; 2]>) -> Result<Limits, String> {
     let one = |(key, [low, high]): (String, [f64; 2])| {
         let (type_name, component) = match key.split_once('/') {
             Some((type_name, component)) => (type_name, Some(component.to_owned())),
@@ -89,7 +88,7 @@ pub(super) fn limits(
         }
         Ok(((event_type, component), (low, high)))
     };
-    raw.into_iter().map(one).collect()
+    Ok(Limits(raw.into_iter().map(one).collect::<Result<_, _>>()?))
 }
 
 pub(super) fn broker(raw: raw::Mqtt, places: &Places) -> Result<Broker, Error> {

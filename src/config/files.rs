@@ -21,9 +21,11 @@ pub(super) struct Places(BTreeMap<(Section, String), Place>);
 
 /// A file and a line in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: PathBuf,
-    pub(super) line: usize,
+struct Place {
+    file: PathBuf,
+    line: usize,
+    /// Of a device: whether the entry says how to reach it. One that does not only adds to another.
+    names_a_sensor: bool,
 }
 
 /// The sections whose entries have names.
@@ -126,13 +128,14 @@ fn note_places(path: &Path, text: &str, places: &mut Places) -> Result<(), Error
         [(Section::Device, &names.device), (Section::Mqtt, &names.mqtt), (Section::Destination, &names.destination)]
     {
         for entry in entries {
-            let place = Place { file: path.to_path_buf(), line: line_of(text, entry.name.span().start) };
             let key = (section, entry.name.get_ref().clone());
             let names_a_sensor = entry.ble.is_some() || entry.serial.is_some() || entry.mqtt.is_some();
+            let place =
+                Place { file: path.to_path_buf(), line: line_of(text, entry.name.span().start), names_a_sensor };
             let first = places.0.get(&key);
             let repeated = match section {
-                Section::Device => names_a_sensor && first.is_some_and(|place| place.line > 0),
-                Section::Mqtt | Section::Destination => first.is_some_and(|place| place.file == path),
+                Section::Device => names_a_sensor && first.is_some_and(|first| first.names_a_sensor),
+                Section::Mqtt | Section::Destination => first.is_some_and(|first| first.file == path),
             };
             if let (true, Some(first)) = (repeated, first) {
                 return Err(Error {
@@ -147,10 +150,9 @@ fn note_places(path: &Path, text: &str, places: &mut Places) -> Result<(), Error
                     ),
                 });
             }
-            // An entry without a sensor only adds a person and a place to another; the other's place is the better one to name.
+            // Of a device the entry that reaches it is the better one to name.
             if section != Section::Device || names_a_sensor || first.is_none() {
-                let line = if section == Section::Device && !names_a_sensor { 0 } else { place.line };
-                places.0.insert(key, Place { line, ..place });
+                places.0.insert(key, place);
             }
         }
     }

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::config::{Broker, Config, Device, Link};
+use crate::config::{self, Broker, Config, Device, Link};
 use crate::interpret::Catalog;
 use crate::source::context::{Context, Stop};
 use crate::source::mqtt::{self, MqttBroker, MqttDevice};
@@ -18,7 +17,7 @@ use crate::source::supervise::supervise;
 
 /// What one source was started with; a difference restarts it.
 #[derive(Debug, Clone, PartialEq)]
-enum Made {
+pub(super) enum Made {
     Serial(SerialSettings),
     Mqtt(MqttBroker),
 }
@@ -110,16 +109,22 @@ fn start(made: Made, context: &Context) -> Source {
     Source { made, stop, task }
 }
 
-fn wanted(config: &Config, catalog: &Catalog, gateway_id: &str) -> anyhow::Result<HashMap<String, Made>> {
+/// What must run, from entries that name known profiles. Wrong ports, topics and profiles are found here.
+pub(super) fn wanted(
+    config: &Config,
+    catalog: &Catalog,
+    gateway_id: &str,
+) -> Result<HashMap<String, Made>, config::Error> {
     let mut wanted = HashMap::new();
     for device in &config.devices {
         if let Link::Serial { port, silence } = &device.link {
-            let settings = serial_settings(device, port, *silence, catalog)?;
+            let settings = serial_settings(device, port, *silence, catalog);
+            let settings = settings.map_err(|why| config.device_error(&device.name, why))?;
             wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
         }
     }
     for broker in &config.brokers {
-        let settings = broker_settings(broker, &config.devices, gateway_id)?;
+        let settings = broker_settings(broker, config, gateway_id)?;
         if !settings.devices.is_empty() {
             wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(settings));
         }
@@ -132,32 +137,28 @@ fn serial_settings(
     port: &str,
     silence: Option<Duration>,
     catalog: &Catalog,
-) -> anyhow::Result<SerialSettings> {
-    let profile =
-        catalog.profile(&device.name).with_context(|| format!("device \"{}\" has no profile", device.name))?;
-    let frame = profile.frame().with_context(|| {
-        format!(
-            "device \"{}\": found profile \"{}\", which is not for serial lines; write one that has a frame",
-            device.name, device.profile
-        )
+) -> Result<SerialSettings, String> {
+    let profile = catalog.profile(&device.name).ok_or("has no profile")?;
+    let frame = profile.frame().ok_or_else(|| {
+        format!("found profile = \"{}\", which is not for serial lines; write one that has a frame", device.profile)
     })?;
     Ok(SerialSettings {
         device: device.name.clone(),
         entry: device.name.clone(),
-        port: port.parse().with_context(|| format!("device \"{}\"", device.name))?,
+        port: port.parse().map_err(|why| format!("serial: {why}"))?,
         link: profile.link().clone(),
         frame: frame.clone(),
         silence: silence.unwrap_or(serial::SILENCE),
     })
 }
 
-fn broker_settings(broker: &Broker, devices: &[Device], gateway_id: &str) -> anyhow::Result<MqttBroker> {
+fn broker_settings(broker: &Broker, config: &Config, gateway_id: &str) -> Result<MqttBroker, config::Error> {
     let mut heard = Vec::new();
-    for device in devices {
+    for device in &config.devices {
         if let Link::Mqtt { template, broker: at } = &device.link
             && *at == broker.name
         {
-            let topic = template.parse().with_context(|| format!("device \"{}\"", device.name))?;
+            let topic = template.parse().map_err(|why| config.device_error(&device.name, format!("mqtt: {why}")))?;
             heard.push(MqttDevice { entry: device.name.clone(), topic });
         }
     }

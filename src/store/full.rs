@@ -26,6 +26,43 @@ impl Queue {
         Ok(())
     }
 
+    /// Whether a commit may be written now. A refusal stands in `stat` until there is room again.
+    pub(super) fn has_room(&mut self) -> Result<bool, Error> {
+        match self.make_room() {
+            Ok(()) => {
+                if self.no_room.take().is_some() {
+                    tracing::info!("there is room again");
+                }
+                Ok(true)
+            }
+            Err(Error::Full { what }) => {
+                self.refuse_for_room(what);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the disk has what every write needs.
+    pub(super) fn has_reserve(&mut self) -> bool {
+        match self.ensure_reserve() {
+            Err(Error::Full { what }) => {
+                self.refuse_for_room(what);
+                false
+            }
+            // An error of the disk is found by the write itself.
+            Ok(()) | Err(_) => true,
+        }
+    }
+
+    fn refuse_for_room(&mut self, what: String) {
+        if self.no_room.is_none() {
+            tracing::warn!("the store is full: {what}; the sources wait");
+        }
+        self.no_room = Some(format!("the store is full: {what}; the sources wait"));
+        self.publish();
+    }
+
     /// Which limit is reached, in a sentence.
     fn reached_limit(&self) -> Result<Option<String>, Error> {
         let (bytes, max) = (self.disk_bytes(), self.settings.max_bytes);

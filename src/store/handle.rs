@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::queue::{Queue, Waiter};
-use super::thread::{self, Request};
+use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
     AsideEntry, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence, Settings, Settled, Stat, Verified,
@@ -18,6 +18,8 @@ use crate::reading::{BootId, RunId};
 const CAPACITY: usize = 64;
 /// A commit that is not durable by then never will be: the disk is taken for dead.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How often a request that found no room asks again.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(500);
 
 /// A handle; clones share the one store thread.
 #[derive(Clone)]
@@ -41,14 +43,10 @@ impl Store {
 
     /// Makes the commit durable; after `Ok` its receipts may be given. Returns the sequences of its observations.
     ///
-    /// Not cancel-safe: a dropped call may or may not have committed.
+    /// While there is no room it waits, and [`Stat::unhealthy`] says so. Not cancel-safe: a dropped call may or may not
+    /// have committed.
     pub async fn commit(&self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
-        let (reply, answer) = oneshot::channel();
-        let ask = async {
-            self.send(Request::Commit(Box::new(commit), reply)).await?;
-            self.wait(answer).await
-        };
-        self.within_deadline("committing", ask).await
+        self.until_there_is_room("committing", Box::new(commit), Request::Commit).await
     }
 
     /// State keys that begin with `prefix` and their values, as of the last durable commit.
@@ -76,10 +74,16 @@ impl Store {
         basis: u64,
         limit: CutLimit,
     ) -> Result<Range, Error> {
-        let (reply, answer) = oneshot::channel();
-        let waiter = Waiter { destination: destination.to_owned(), anchors, basis, limit, reply };
-        self.send(Request::NextRange(waiter)).await?;
-        self.wait(answer).await
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let waiter = Waiter { destination: destination.to_owned(), anchors, basis, limit, reply };
+            self.send(Request::NextRange(waiter)).await?;
+            match self.wait(answer).await {
+                // Not even the range's own record has room.
+                Err(Error::Full { .. }) => tokio::time::sleep(LOOK_FOR_ROOM).await,
+                other => return other,
+            }
+        }
     }
 
     /// The range's chunks in order; chunks that are damaged are left out (count them: `range.count()` minus what came).
@@ -92,9 +96,8 @@ impl Store {
     /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`); entries set
     /// aside are durable at once.
     pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Request::Settle(destination.to_owned(), range.clone(), settled, reply)).await?;
-        self.wait(answer).await
+        let request = |settled, reply| Request::Settle(destination.to_owned(), range.clone(), settled, reply);
+        self.until_there_is_room("settling", settled, request).await
     }
 
     /// All counts.
@@ -153,6 +156,28 @@ impl Store {
             self.wait(answer).await
         };
         self.within_deadline("closing the store", ask).await
+    }
+
+    /// Asks again and again with a request that comes back when there is no room for it. Each asking has a deadline.
+    async fn until_there_is_room<T, R>(
+        &self,
+        doing: &'static str,
+        mut request: T,
+        ask: impl Fn(T, oneshot::Sender<Result<R, Turned<T>>>) -> Request,
+    ) -> Result<R, Error> {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            let answered = async {
+                self.send(ask(request, reply)).await?;
+                Ok(answer.await.unwrap_or_else(|_| Err(Turned::Failed(self.cause()))))
+            };
+            match self.within_deadline(doing, answered).await? {
+                Ok(done) => return Ok(done),
+                Err(Turned::Failed(error)) => return Err(error),
+                Err(Turned::NoRoom(back)) => request = back,
+            }
+            tokio::time::sleep(LOOK_FOR_ROOM).await;
+        }
     }
 
     async fn send(&self, request: Request) -> Result<(), Error> {

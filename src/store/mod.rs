@@ -50,6 +50,8 @@ mod api;
 mod aside;
 mod cbor;
 mod chunk;
+#[cfg(test)]
+mod chunk_tests;
 mod commit;
 mod drain;
 mod error;
@@ -63,6 +65,7 @@ mod open;
 mod queue;
 mod record;
 mod row;
+mod rows;
 mod salvage;
 mod seal;
 mod thread;

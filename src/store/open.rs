@@ -81,6 +81,7 @@ impl Queue {
             waiters: Vec::new(),
             aside,
             unhealthy: None,
+            no_room: None,
             syncs: 0,
             opened: Instant::now(),
             opened_ms,

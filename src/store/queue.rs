@@ -47,6 +47,8 @@ pub(super) struct Queue {
     pub(super) waiters: Vec<Waiter>,
     pub(super) aside: Aside,
     pub(super) unhealthy: Option<String>,
+    /// Which limit makes commits wait.
+    pub(super) no_room: Option<String>,
     pub(super) syncs: u64,
     pub(super) opened: Instant,
     pub(super) opened_ms: u64,
@@ -225,7 +227,7 @@ impl Queue {
         let own = &self.own;
         let destinations: Vec<_> = own.destinations.iter().map(|(name, to)| (name.clone(), own.tally(to))).collect();
         let stat = Stat {
-            unhealthy: self.unhealthy.clone(),
+            unhealthy: self.unhealthy.clone().or_else(|| self.no_room.clone()),
             newest: own.totals.next.saturating_sub(1),
             destinations: own
                 .destinations

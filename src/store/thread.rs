@@ -15,12 +15,23 @@ use super::{AsideEntry, Chunk, Commit, Error, Range, Sequence, Settled, Verified
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
+/// A request that was not carried out.
+pub(super) enum Turned<T> {
+    /// There is no room now: here it is back, untouched.
+    NoRoom(T),
+    /// It failed.
+    Failed(Error),
+}
+
+/// A request that comes back when there is no room for it.
+type Returning<T, R> = oneshot::Sender<Result<R, Turned<T>>>;
+
 /// What the handles ask of the thread.
 pub(super) enum Request {
-    Commit(Box<Commit>, Reply<Option<RangeInclusive<Sequence>>>),
+    Commit(Box<Commit>, Returning<Box<Commit>, Option<RangeInclusive<Sequence>>>),
     NextRange(Waiter),
     Read(Range, Reply<Vec<Chunk>>),
-    Settle(String, Range, Settled, Reply<()>),
+    Settle(String, Range, Settled, Returning<Settled, ()>),
     Aside(usize, Reply<Vec<AsideEntry>>),
     ForgetGaps(u64, Reply<()>),
     Verify(Reply<Verified>),
@@ -68,10 +79,17 @@ fn die(shared: &Arc<Shared>, error: &Error) {
 /// Answers one request. An error that ends the store is given to the asker and returned.
 fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
     match request {
-        Request::Commit(commit, reply) => answer(reply, queue.commit(*commit)),
+        Request::Commit(commit, reply) => match queue.has_room() {
+            Ok(true) => answer_or_turn(reply, queue.commit(*commit)),
+            Ok(false) => turn_back(reply, commit),
+            Err(error) => answer_or_turn(reply, Err(error)),
+        },
         Request::NextRange(waiter) => queue.next_range(waiter).err(),
         Request::Read(range, reply) => answer(reply, queue.read(&range)),
-        Request::Settle(name, range, settled, reply) => answer(reply, queue.settle(&name, &range, settled)),
+        Request::Settle(name, range, settled, reply) => match settled.aside.is_empty() || queue.has_reserve() {
+            true => answer_or_turn(reply, queue.settle(&name, &range, settled)),
+            false => turn_back(reply, settled),
+        },
         Request::Aside(limit, reply) => answer(reply, queue.list_aside(limit)),
         Request::ForgetGaps(through, reply) => {
             queue.own.forget_gaps(through);
@@ -92,14 +110,26 @@ fn answer<T>(reply: Reply<T>, result: Result<T, Error>) -> Option<Error> {
     failed
 }
 
+fn answer_or_turn<T, R>(reply: Returning<T, R>, result: Result<R, Error>) -> Option<Error> {
+    let failed = result.as_ref().err().filter(|error| error.is_fatal()).cloned();
+    drop(reply.send(result.map_err(Turned::Failed)));
+    failed
+}
+
+fn turn_back<T, R>(reply: Returning<T, R>, request: T) -> Option<Error> {
+    drop(reply.send(Err(Turned::NoRoom(request))));
+    None
+}
+
 fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
     requests.close();
     while let Some(request) = requests.blocking_recv() {
         match request {
-            Request::Commit(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Commit(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
             Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Request::Settle(_, _, _, reply) | Request::ForgetGaps(_, reply) | Request::Close(reply) => {
+            Request::Settle(_, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
+            Request::ForgetGaps(_, reply) | Request::Close(reply) => {
                 drop(reply.send(Err(error.clone())));
             }
             Request::Aside(_, reply) => drop(reply.send(Err(error.clone()))),

@@ -1,6 +1,7 @@
 //! What a wrong configuration gets: exit code 2, the file, the line, what was found and what to write.
 
 use crate::rig::gateway::Hub;
+use crate::rig::missing;
 
 /// `[[destination]]` into a folder: the least that a configuration needs.
 const ARCHIVE: &str = "[[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = \"/nonexistent/archive\"\n";
@@ -19,6 +20,13 @@ fn each_mistake_is_named_with_its_place_and_what_to_write() {
         (format!("{ARCHIVE}[limits]\nheart_rate = [300, 20]\n"), "biogate.toml", &["300", "lower end first"]),
         (device("serial = \"/dev/ttyS1\"\n"), "biogate.toml:9", &["strap", "no profile"]),
         (device("serial = \"/dev/ttyS1\"\nprofile = \"contec-cms5\"\n"), "biogate.toml", &["strap", "contec-cms5", "contec-cms50"]),
+        (device("profile = \"serial-vitals-line\"\nserial = \"ttyS1\"\n"), "biogate.toml:9", &["ttyS1", "usb:10C4:EA60"]),
+        (device("profile = \"bluetooth-battery\"\nserial = \"/dev/ttyS1\"\n"), "biogate.toml:9", &["not for serial lines"]),
+        (
+            device("profile = \"mqtt-vitals-json\"\nmqtt = \"a/{device\"\n[[mqtt]]\nname = \"w\"\nurl = \"mqtt://x\"\n"),
+            "biogate.toml:9",
+            &["a/{device"],
+        ),
         (device("profile = \"serial-vitals-line\"\n"), "biogate.toml:9", &["names no sensor", "serial"]),
         (device("profile = \"p\"\nserial = \"/dev/ttyS1\"\nmqtt = \"a/b\"\n"), "biogate.toml:9", &["exactly one"]),
         (device("profile = \"mqtt-vitals-json\"\nmqtt = \"a/b\"\n"), "biogate.toml:9", &["[[mqtt]]"]),
@@ -95,12 +103,12 @@ fn a_secret_that_this_user_may_not_read_is_found_at_once() {
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid", "65534", "--clear-groups", env!("CARGO_BIN_EXE_biogate"), "--config"]);
     let Ok(output) = command.arg(hub.config()).arg("check").output() else {
-        println!("skipped: setpriv cannot run here");
+        missing("setpriv");
         return;
     };
     let error = String::from_utf8_lossy(&output.stderr);
     if error.contains("setpriv:") {
-        println!("skipped: setpriv cannot change the user here");
+        missing("a setpriv that may change the user");
         return;
     }
     assert_eq!(output.status.code(), Some(2), "{error}");

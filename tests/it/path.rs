@@ -40,11 +40,6 @@ fn events(hub: &Hub) -> Vec<Value> {
     lines_of(&hub.dir.path().join("archive"))
 }
 
-fn wait_for_events(hub: &Hub, count: usize) -> Vec<Value> {
-    let found = wait_for(SOON, || Some(events(hub)).filter(|events| events.len() >= count));
-    found.unwrap_or_else(|| panic!("{} of {count} events\n{}", events(hub).len(), hub.log()))
-}
-
 fn values(events: &[Value], event_type: &str) -> Vec<f64> {
     let of_type = events.iter().filter(|event| event["event_type"] == event_type);
     of_type.map(|event| event["value"].as_f64().unwrap()).filter(|value| *value != 0.0).collect()

@@ -1,0 +1,67 @@
+//! What the README shows is true: its configuration runs, and its table of sensors is the folder's.
+
+use std::time::Duration;
+
+use crate::rig::clickhouse::Engine;
+use crate::rig::gateway::{Hub, assert_balanced, wait_for};
+use crate::rig::mosquitto::{Mosquitto, note};
+use crate::rig::pty::Pty;
+
+const README: &str = include_str!("../../README.md");
+
+/// The README's configuration against a real broker, a real serial line and the ClickHouse engine.
+#[test]
+fn the_configuration_runs_and_its_rows_are_there_once_each() {
+    let Some(mosquitto) = Mosquitto::start() else { return };
+    let Some(engine) = Engine::shared() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let port = folder.path().join("ttyUSB0");
+    let mut line = Pty::plug(&port);
+    let mut hub = Hub::new("");
+    let settings = engine.settings();
+    let block = README.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a toml block");
+    let replaced = block
+        .replace("[gateway]\n", &format!("[gateway]\ndata_dir = {:?}\n", hub.data_dir()))
+        .replace("/dev/serial/by-id/usb-1a86_USB_Serial-if00-port0", port.to_str().unwrap())
+        .replace("mqtt://broker.local:1883", &mosquitto.url())
+        .replace("https://clickhouse.example:8443", &settings.url)
+        .replace("\"gateway\"", &format!("{:?}\ndatabase = {:?}", settings.user.unwrap(), settings.database))
+        .replace("/run/credentials/biogate.service/clickhouse", settings.password_file.unwrap().to_str().unwrap());
+    // This machine's own kernel may not be synchronised; the README's hub would wait ten minutes.
+    std::fs::write(hub.config(), replaced + "\n[clock]\ntrust = \"always\"\n[store]\ncommit_interval = \"100 ms\"\n")
+        .unwrap();
+    let (code, said, error) = hub.output(&["schema", "apply"]);
+    assert_eq!(code, 0, "{said}{error}");
+    let (code, said, error) = hub.output(&["check"]);
+    assert_eq!(code, 0, "{said}{error}");
+    hub.start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut rate = 60;
+    wait_for(Duration::from_secs(30), || {
+        rate += 1;
+        line.send(format!("HR:{rate}\n").as_bytes());
+        runtime.block_on(
+            mosquitto.publish(vec![note("clinic/bed-3/vitals", format!("{{\"seq\":{rate},\"hr\":{rate}}}"))]),
+        );
+        let heard = engine.sql("SELECT uniqExact(device_id) FROM biometric_events FINAL");
+        (heard.trim() == "2").then_some(())
+    })
+    .expect("rows of both devices");
+    assert_balanced(&hub.wait_until_drained(2, Duration::from_secs(20)));
+    assert_eq!(hub.stop(), 0, "{}", hub.log());
+    let doubled = engine.sql("SELECT device_id, value, count() FROM biometric_events GROUP BY 1, 2 HAVING count() > 1");
+    assert_eq!(doubled, "", "each once");
+    let persons = engine.sql("SELECT DISTINCT user_id FROM biometric_events WHERE device_id = 'band-anna'");
+    assert_eq!(persons.trim(), "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11");
+}
+
+#[test]
+fn every_profile_is_in_the_table_of_sensors() {
+    let hub = Hub::new("");
+    let (code, list, error) = hub.output(&["profiles", "list"]);
+    assert_eq!(code, 0, "{error}");
+    for line in list.lines() {
+        let id = line.split('/').next().unwrap();
+        assert!(README.contains(&format!("| `{id}` |")), "{id} is missing in README.md");
+    }
+}

@@ -1,0 +1,443 @@
+//! The store's promises: limits, damage, a full disk, a key, and what memory it takes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use biogate::observation::Value;
+use biogate::store::{Commit, Error, IntakeTally, Settings, Settled, Store, WhenFull};
+
+use crate::store_rig::{
+    BOOT, LIMIT, RUN, aside_entry, assert_balanced, assert_no_blobs, commit_of, drain, open, runtime, settings, waiting,
+};
+
+fn generations(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<(u64, PathBuf)> = fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_prefix("gen-")?.parse().ok()?, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// A closed store of 4,000 observations in several generations, of which `a` has settled the first range.
+fn filled(dir: &Path) -> Settings {
+    let settings = settings(dir);
+    runtime().block_on(async {
+        let store = open(&settings, &["a", "b"]);
+        for round in 0..40 {
+            store.commit(commit_of(round * 100..(round + 1) * 100)).await.unwrap();
+        }
+        let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
+        store.settle("a", &range, Settled { delivered: range.count(), ..Settled::default() }).await.unwrap();
+        store.close().await.unwrap();
+    });
+    assert!(generations(dir).len() >= 4, "{:?}", generations(dir));
+    settings
+}
+
+type Harm = (&'static str, fn(&Path));
+
+const HARMS: [Harm; 9] = [
+    ("a byte flipped in the middle", |generation| {
+        let path = generation.join("db");
+        let mut bytes = fs::read(&path).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[used / 2] ^= 0x55;
+        fs::write(path, bytes).unwrap();
+    }),
+    ("a byte flipped at the start", |generation| {
+        let path = generation.join("db");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[24] ^= 0x55;
+        fs::write(path, bytes).unwrap();
+    }),
+    ("cut in half", |generation| {
+        let path = generation.join("db");
+        let length = fs::metadata(&path).unwrap().len();
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+    }),
+    ("emptied", |generation| fs::write(generation.join("db"), b"").unwrap()),
+    ("its file deleted", |generation| fs::remove_file(generation.join("db")).unwrap()),
+    ("deleted whole", |generation| fs::remove_dir_all(generation).unwrap()),
+    ("a page of zeros", |generation| {
+        let path = generation.join("db");
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.len() / 3;
+        let end = bytes.len().min(at + 4_096);
+        bytes[at..end].fill(0);
+        fs::write(path, bytes).unwrap();
+    }),
+    ("its conf made garbage", |generation| fs::write(generation.join("conf"), b"segment_size: 77\nxx").unwrap()),
+    ("an empty snapshot", |generation| {
+        fs::write(generation.join("snap.0000000000000000.generating"), b"").unwrap();
+        for entry in fs::read_dir(generation).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("snap.") {
+                fs::write(entry.path(), b"").unwrap();
+            }
+        }
+    }),
+];
+
+#[test]
+fn a_damaged_store_always_opens_and_counts_what_it_lost() {
+    for (what, harm) in HARMS {
+        for which in ["oldest", "middle", "newest"] {
+            let dir = tempfile::tempdir().unwrap();
+            let settings = filled(dir.path());
+            let all = generations(dir.path());
+            let target = match which {
+                "oldest" => &all[0],
+                "middle" => &all[all.len() / 2],
+                _ => &all[all.len() - 1],
+            };
+            harm(target);
+            let case = format!("{which} generation, {what}");
+            runtime().block_on(async {
+                let store = open(&settings, &["a", "b"]);
+                assert_balanced(&store);
+                let b = drain(&store, "b").await;
+                assert!(b.windows(2).all(|pair| pair[0] < pair[1]), "{case}: in order, each once");
+                assert_balanced(&store);
+                let tally = store.ledger().destinations[1].1;
+                assert_eq!(tally.delivered, b.len() as u64, "{case}");
+                // A loss at the very end of the newest generation takes the totals of the lost commits along.
+                let known = store.ledger().intake.stored;
+                assert!(
+                    tally.delivered + tally.damaged == known && (which == "newest" || known == 4_000),
+                    "{case}: {tally:?}"
+                );
+                let lost = 4_000 - b.len();
+                assert!(lost <= 1_500, "{case}: {lost} lost");
+                if what.starts_with("a byte") || what.starts_with("its conf") || what.starts_with("an empty") {
+                    assert!(lost <= 100, "{case}: {lost} lost");
+                }
+                let a = drain(&store, "a").await;
+                assert!(a.iter().all(|reading| b.contains(reading)), "{case}");
+                // It goes on as if nothing had been.
+                store.commit(commit_of(9_000..9_100)).await.unwrap();
+                store.close().await.unwrap();
+                let store = open(&settings, &["a", "b"]);
+                assert_balanced(&store);
+                assert_eq!(drain(&store, "b").await, (9_000..9_100).collect::<Vec<_>>(), "{case}");
+                assert!(store.verify().await.unwrap().faults.is_empty(), "{case}");
+                store.close().await.unwrap();
+            });
+            assert_no_blobs(dir.path());
+        }
+    }
+}
+
+#[test]
+fn a_full_store_evicts_its_oldest_generation_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.max_bytes = 1 << 20;
+    runtime().block_on(async {
+        let store = open(&settings, &["a", "b"]);
+        store.commit(commit_of(0..100)).await.unwrap();
+        let held = store.next_range("a", 0, 0, LIMIT).await.unwrap();
+        for round in 1..300 {
+            store.commit(commit_of(round * 100..(round + 1) * 100)).await.unwrap();
+            assert_balanced(&store);
+            assert!(store.stat().disk_bytes <= settings.max_bytes, "{:?}", store.stat());
+        }
+        let chunks = store.read(&held).await.unwrap();
+        assert_eq!(chunks.len(), 1, "a range in hand is never evicted");
+        store.settle("a", &held, Settled { delivered: held.count(), ..Settled::default() }).await.unwrap();
+        let ledger = store.ledger();
+        let (a, b) = (ledger.destinations[0].1, ledger.destinations[1].1);
+        assert!(a.evicted > 0 && b.evicted > 0, "{ledger:?}");
+        let gaps = store.gaps();
+        let gone: u64 = gaps.iter().map(|(_, gap)| gap.count).sum();
+        assert!(gone >= a.evicted && gaps.iter().all(|(_, gap)| gap.device.is_some()));
+        let rest = drain(&store, "a").await;
+        assert_eq!(rest, (30_000 - rest.len() as u64..30_000).collect::<Vec<_>>(), "the newest are kept");
+        let last = gaps.last().unwrap().0;
+        store.forget_gaps(last).await.unwrap();
+        store.close().await.unwrap();
+        let store = open(&settings, &["a", "b"]);
+        assert!(store.gaps().is_empty());
+        assert_balanced(&store);
+    });
+}
+
+#[test]
+fn a_full_store_that_pauses_its_sources_takes_more_once_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.max_bytes = 1 << 20;
+    settings.when_full = WhenFull::PauseSources;
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        let mut next = 0;
+        loop {
+            match store.commit(commit_of(next..next + 100)).await {
+                Ok(_) => next += 100,
+                Err(Error::Full { .. }) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(drain(&store, "a").await, (0..next).collect::<Vec<_>>());
+        store.commit(commit_of(next..next + 100)).await.unwrap();
+        assert_balanced(&store);
+        assert_eq!(store.ledger().destinations[0].1.evicted, 0);
+    });
+}
+
+#[test]
+fn what_is_set_aside_is_listed_bounded_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(dir.path());
+    settings.aside_max_bytes = 4 << 20;
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        for reading in 0..300 {
+            let aside = vec![aside_entry(reading, 30_000)];
+            let intake = IntakeTally { accepted: 1, decoded: 1, made: 1, implausible: 1, ..IntakeTally::default() };
+            store.commit(Commit { aside, intake, ..Commit::default() }).await.unwrap();
+        }
+        store.commit(Commit { aside: vec![aside_entry(300, 70_000)], ..Commit::default() }).await.unwrap();
+        let listed = store.aside(10).await.unwrap();
+        let numbers: Vec<u64> = listed.iter().map(|entry| entry.reading).collect();
+        assert_eq!(numbers, (291..=300).collect::<Vec<_>>());
+        assert_eq!(listed[0], aside_entry(291, 30_000));
+        assert!(listed[9].bytes.is_empty() && listed[9].reason.contains("70000 bytes"));
+        let stat = store.stat();
+        assert!(stat.aside_bytes <= settings.aside_max_bytes, "{stat:?}");
+        store.close().await.unwrap();
+        let store = open(&settings, &["a"]);
+        let all = store.aside(usize::MAX).await.unwrap();
+        let stat = store.stat();
+        assert_eq!(stat.aside_entries, all.len() as u64);
+        assert_eq!(stat.aside_entries + stat.aside_evicted, 301);
+    });
+    assert_no_blobs(dir.path());
+}
+
+#[test]
+fn a_sealed_store_opens_with_its_key_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = settings(&dir.path().join("store"));
+    let key = dir.path().join("key");
+    fs::write(&key, "0f".repeat(32) + "\n").unwrap();
+    settings.key_file = Some(key.clone());
+    let commit = || Commit {
+        state: vec![biogate::store::StateChange { key: "secret/strap".into(), value: Some(b"who wears it".to_vec()) }],
+        aside: vec![aside_entry(1, 100)],
+        ..commit_of(0..500)
+    };
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        store.commit(commit()).await.unwrap();
+        store.close().await.unwrap();
+    });
+    for generation in generations(&settings.dir).into_iter().chain(generations(&settings.dir.join("aside"))) {
+        let bytes = fs::read(generation.join("db")).unwrap();
+        for secret in [&b"device-0"[..], b"secret/strap", b"who wears it", b"heart_rate 999"] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret));
+        }
+    }
+    let refused = |settings: &Settings| match Store::open(settings, RUN, BOOT, &["a".to_owned()]) {
+        Err(error) => error,
+        Ok(_) => panic!("it opened"),
+    };
+    settings.key_file = None;
+    assert!(matches!(refused(&settings), Error::Sealed { .. }));
+    let other = dir.path().join("other");
+    fs::write(&other, [7u8; 32]).unwrap();
+    settings.key_file = Some(other);
+    assert!(matches!(refused(&settings), Error::Sealed { .. }));
+    // Without the note of the key's fingerprint too, a wrong key is no damage.
+    fs::remove_file(settings.dir.join("format")).unwrap();
+    assert!(matches!(refused(&settings), Error::Sealed { .. }));
+    fs::write(&key, "short").unwrap();
+    settings.key_file = Some(key.clone());
+    assert!(matches!(refused(&settings), Error::Key { .. }));
+    fs::write(&key, [0x0f; 32]).unwrap();
+    fs::remove_file(settings.dir.join("format")).unwrap();
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        assert_eq!(drain(&store, "a").await, (0..500).collect::<Vec<_>>());
+        assert_eq!(store.aside(9).await.unwrap(), [aside_entry(1, 100)]);
+        assert_eq!(store.state("secret/").len(), 1);
+    });
+}
+
+#[test]
+fn a_newer_format_is_refused_and_garbage_in_its_place_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = filled(dir.path());
+    fs::write(dir.path().join("format"), "biogate store 2\n").unwrap();
+    let newer = Store::open(&settings, RUN, BOOT, &[]).err();
+    assert!(matches!(newer, Some(Error::Newer { found: 2, known: 1, .. })), "{newer:?}");
+    fs::write(dir.path().join("format"), b"\xff\x00garbage").unwrap();
+    let store = open(&settings, &["a", "b"]);
+    assert_eq!(waiting(&store, "b"), 4_000);
+}
+
+#[test]
+fn destinations_come_and_go_without_losing_the_balance() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = filled(dir.path());
+    runtime().block_on(async {
+        let store = open(&settings, &["b"]);
+        drain(&store, "b").await;
+        assert_eq!(store.stat().generations, 1, "what only a removed destination had waited for is gone");
+        store.commit(commit_of(4_000..4_100)).await.unwrap();
+        store.close().await.unwrap();
+        let store = open(&settings, &["b", "new"]);
+        assert_balanced(&store);
+        let seen = drain(&store, "new").await;
+        assert_eq!(seen.last(), Some(&4_099));
+        assert!(store.ledger().destinations[1].1.before >= 3_000);
+        assert_balanced(&store);
+    });
+}
+
+/// Mounts a small tmpfs, or says why not.
+fn small_disk(dir: &Path, bytes: u64) -> bool {
+    let size = format!("size={bytes}");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir).output();
+    match mounted {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            eprintln!("skipped: no tmpfs can be mounted: {}", String::from_utf8_lossy(&output.stderr).trim());
+            false
+        }
+        Err(error) => {
+            eprintln!("skipped: no tmpfs can be mounted: {error}");
+            false
+        }
+    }
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_loses_nothing_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    if !small_disk(dir.path(), 64 << 20) {
+        return;
+    }
+    let mounted = Mounted(dir.path().to_owned());
+    let mut settings = settings(&dir.path().join("store"));
+    settings.when_full = WhenFull::PauseSources;
+    settings.generation_bytes = 1 << 20;
+    let filler = dir.path().join("filler");
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        assert!(settings.dir.join("ballast").exists());
+        store.commit(commit_of(0..1_000)).await.unwrap();
+        let free = store.stat().free_bytes;
+        fs::write(&filler, vec![1u8; (free - (4 << 20)) as usize]).unwrap();
+        let mut next = 1_000;
+        let full = loop {
+            match store.commit(commit_of(next..next + 1_000)).await {
+                Ok(_) => next += 1_000,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, Error::Full { .. }), "{full}");
+        // Full to the last byte, even the store opens: the ballast makes room.
+        fs::write(dir.path().join("rest"), vec![1u8; 8 << 20]).unwrap_err();
+        store.close().await.unwrap();
+        let store = open(&settings, &["a"]);
+        assert_eq!(waiting(&store, "a"), next);
+        fs::remove_file(&filler).unwrap();
+        fs::remove_file(dir.path().join("rest")).unwrap();
+        store.commit(commit_of(next..next + 1_000)).await.unwrap();
+        assert_eq!(drain(&store, "a").await, (0..next + 1_000).collect::<Vec<_>>());
+        assert_balanced(&store);
+        store.close().await.unwrap();
+    });
+    drop(mounted);
+}
+
+/// Rolls generations in a process of its own, where malloc is set as the unit sets it. Prints the peak RSS.
+#[test]
+fn rolling_child() {
+    let Some(dir) = std::env::var_os("BIOGATE_TEST_ROLL") else { return };
+    let mut settings = settings(Path::new(&dir));
+    settings.generation_bytes = 4 << 20;
+    let mut random = fastrand::Rng::with_seed(1);
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        let (mut next, mut after_twenty) = (0, 0);
+        for generation in 0..200 {
+            // Text that does not compress below three quarters: about 60 KB a commit, 70 commits a generation.
+            for _ in 0..70 {
+                let mut commit = commit_of(next..next + 40);
+                for observation in &mut commit.observations {
+                    let noise: String = (0..2_000).map(|_| random.alphanumeric()).collect();
+                    observation.metadata = vec![("noise".into(), Value::Text(noise.into()))];
+                }
+                store.commit(commit).await.unwrap();
+                next += 40;
+            }
+            drain(&store, "a").await;
+            if generation == 20 {
+                after_twenty = rss_kib();
+            }
+        }
+        fs::write(Path::new(&dir).join("rss"), format!("{after_twenty} {}", rss_kib())).unwrap();
+        store.close().await.unwrap();
+    });
+    assert!(generations(Path::new(&dir))[0].file_name().is_some_and(|name| name != "gen-1"));
+}
+
+fn rss_kib() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn two_hundred_generations_leave_memory_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::rolling_child"])
+        .env("BIOGATE_TEST_ROLL", dir.path())
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("MALLOC_MMAP_THRESHOLD_", "131072")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let rss = fs::read_to_string(dir.path().join("rss")).unwrap();
+    let (early, late) = rss.split_once(' ').unwrap();
+    let (early, late): (u64, u64) = (early.parse().unwrap(), late.parse().unwrap());
+    eprintln!("RSS after 20 generations {early} KiB, after 200 {late} KiB");
+    assert!(late < early + 4_096, "{early} KiB after 20 generations, {late} KiB after 200");
+    assert!(late < 32 * 1_024, "{late} KiB");
+}
+
+#[test]
+fn a_commit_of_any_size_is_stored_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    runtime().block_on(async {
+        let store = open(&settings, &["a"]);
+        assert_eq!(store.commit(commit_of(0..20_000)).await.unwrap(), Some(1..=20_000));
+        let mut monster = commit_of(20_000..20_001);
+        let noise: String = (0..9_000)
+            .map(|n| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &[n as u8, (n >> 8) as u8]).to_string())
+            .collect();
+        monster.observations[0].metadata = vec![("dump".into(), Value::Text(noise.into()))];
+        store.commit(monster).await.unwrap();
+        assert_eq!(drain(&store, "a").await, (0..=20_000).collect::<Vec<_>>());
+        assert_balanced(&store);
+        tokio::time::sleep(Duration::ZERO).await;
+    });
+    assert_no_blobs(dir.path());
+}
