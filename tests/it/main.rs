@@ -11,6 +11,7 @@ mod kill;
 mod mqtt;
 mod packaging;
 mod path;
+mod power_cut;
 mod profiles;
 mod readme;
 mod replay;
