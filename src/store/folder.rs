@@ -205,6 +205,7 @@ pub(super) fn give_up_ballast(dir: &Path) -> bool {
 /// A named point at which the kill tests end the process, the n-th time it comes by: `POINT:N` in the environment of a
 /// debug build. In a release build nothing is there.
 #[inline]
+#[allow(clippy::disallowed_methods, reason = "read in debug builds only, by the tests that kill this process")]
 pub(super) fn reach(point: &str) {
     #[cfg(debug_assertions)]
     {

@@ -113,13 +113,14 @@ impl Row {
     }
 
     /// The inner result's error is what the damage is.
+    #[expect(clippy::disallowed_methods, reason = "an open that hangs leaves nobody who could return from main")]
     fn open_watched(&self, number: u64, codec: &mut Codec, fold: bool) -> Result<Result<Opened, String>, Error> {
         let markers = self.markers(number);
         if markers >= MAX_MARKERS {
             return Ok(Err(format!("{markers} opens in a row did not end")));
         }
         self.mark(number, markers + 1);
-        let (ended, watch) = mpsc::channel::<()>();
+        let (ended, watch) = mpsc::sync_channel::<()>(1);
         let watchdog = std::thread::spawn(move || {
             if watch.recv_timeout(OPEN_DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
                 tracing::error!("opening the store does not end: ending the process");

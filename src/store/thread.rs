@@ -156,7 +156,7 @@ fn close(mut queue: Queue) -> Result<(), Error> {
     for waiter in queue.waiters.drain(..) {
         drop(waiter.reply.send(Err(Error::Closed)));
     }
-    let (ended, end) = std_mpsc::channel();
+    let (ended, end) = std_mpsc::sync_channel(1);
     let dropping = std::thread::Builder::new().name("store-close".to_owned()).spawn(move || {
         drop(queue);
         ended.send(()).unwrap_or_default();

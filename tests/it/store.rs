@@ -212,12 +212,10 @@ fn a_full_store_that_pauses_its_sources_takes_more_once_there_is_room() {
     runtime().block_on(async {
         let store = open(&settings, &["a"]);
         let mut next = 0;
-        loop {
-            // Without room a commit waits.
-            match timeout(Duration::from_secs(1), store.commit(commit_of(next..next + 100))).await {
-                Ok(stored) => stored.map(|_| next += 100).unwrap(),
-                Err(_elapsed) => break,
-            }
+        // Without room a commit waits.
+        while let Ok(stored) = timeout(Duration::from_secs(1), store.commit(commit_of(next..next + 100))).await {
+            stored.unwrap();
+            next += 100;
         }
         assert!(store.stat().unhealthy.is_some_and(|why| why.contains("the store is full")), "{:?}", store.stat());
         assert!(drain(&store, "a").await == (0..next).collect::<Vec<_>>());
