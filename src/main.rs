@@ -7,7 +7,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
-    cli::logging::start(arguments.log_format());
+    let (format, usual) = arguments.logging();
+    cli::logging::start(format, usual);
     match arguments.run() {
         Ok(code) => code,
         Err(error) => cli::report(&error),

@@ -20,10 +20,10 @@ impl Format {
     }
 }
 
-/// Starts logging to standard error.
-pub fn start(format: Format) {
-    let level =
-        EnvFilter::try_from_env("BIOGATE_LOG").unwrap_or_else(|_| EnvFilter::new("info,sled=warn,rumqttc=warn"));
+/// Starts logging to standard error, at this level where the environment names none.
+pub fn start(format: Format, usual: &str) {
+    let quiet = || EnvFilter::new(format!("{usual},sled=error,rumqttc=error"));
+    let level = EnvFilter::try_from_env("BIOGATE_LOG").unwrap_or_else(|_| quiet());
     let builder = tracing_subscriber::fmt().with_env_filter(level).with_writer(stderr);
     match format {
         Format::Human => builder.with_target(false).with_ansi(stderr().is_terminal()).init(),

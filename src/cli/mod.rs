@@ -64,11 +64,13 @@ enum Command {
 }
 
 impl Arguments {
-    /// How this command's log lines are written.
-    pub fn log_format(&self) -> logging::Format {
+    /// How this command's log lines are written, and how many.
+    pub fn logging(&self) -> (logging::Format, &'static str) {
         match self.command {
-            Command::Run(_) => logging::Format::for_service(),
-            _ => logging::Format::Human,
+            Command::Run(_) => (logging::Format::for_service(), "info"),
+            // Its live lines are redrawn in place; a log line between them would stay.
+            Command::Demo(_) => (logging::Format::Human, "error"),
+            _ => (logging::Format::Human, "warn"),
         }
     }
 

@@ -268,3 +268,26 @@ fn a_replay_goes_through_the_whole_path_and_makes_new_ids_the_second_time() {
         assert_eq!(found[0]["timestamp"], 1_763_900_000_000u64, "heard when it was recorded");
     }
 }
+
+#[test]
+fn the_demo_shows_the_promise_and_ends_with_its_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let begun = std::time::Instant::now();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_biogate"));
+    command.args(["demo", "--patients", "2", "--duration", "9s", "--dir"]).arg(folder.path());
+    let mut demo = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let archive = folder.path().join("archive");
+    wait_for(SOON, || (!lines_of(&archive).is_empty()).then_some(())).expect("an event");
+    // The goal is two seconds; a loaded test machine gets a few more.
+    assert!(begun.elapsed() < Duration::from_secs(6), "the first event came after {:?}", begun.elapsed());
+    let status = wait_for(Duration::from_secs(40), || demo.try_wait().unwrap()).expect("it ends by itself");
+    assert!(status.success());
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut demo.stdout.take().unwrap(), &mut out).unwrap();
+    assert!(out.contains("the destination is cut off") && out.contains("the destination is back"), "{out}");
+    let ledger = out.lines().last().unwrap();
+    assert!(ledger.starts_with("ledger accepted=") && ledger.contains("archive.waiting=0"), "{out}");
+    assert!(ledger.ends_with(&format!("dir={}", folder.path().display())), "{ledger}");
+    let stored = ledger.split(' ').find_map(|pair| pair.strip_prefix("stored=")).unwrap();
+    assert_eq!(lines_of(&archive).len().to_string(), stored, "every stored event is a line");
+}
