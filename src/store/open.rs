@@ -91,8 +91,10 @@ impl Queue {
             _lock: lock,
         };
         match queue.own.is_dirty().then(|| queue.write_changes()) {
+            // A death that the last process did not come to: the cursors were durable.
+            None => queue.remove_drained(),
             // The next record that finds room takes the changes with it.
-            None | Some(Ok(()) | Err(Error::Full { .. })) => {}
+            Some(Ok(()) | Err(Error::Full { .. })) => {}
             Some(Err(error)) => {
                 queue.forget();
                 return Err(error);
