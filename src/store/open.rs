@@ -64,13 +64,11 @@ impl Queue {
         };
         let Folded { own, view } = folded;
         *shared.write() = view;
-        let older = found.iter().filter(|number| **number != newest.number);
-        let older_bytes: BTreeMap<u64, u64> =
-            older.map(|number| (*number, folder::disk_bytes(&folder::named(&row.dir, "gen", *number)))).collect();
+        let older_bytes = bytes_of(&row, found.iter().copied().filter(|number| *number != newest.number));
         let damaged_bytes = folder::disk_bytes(&row.dir.join("damaged"));
         let opened_ms = own.totals.open_ms;
         folder::ensure_ballast(&settings.dir, settings.min_free);
-        let mut queue = Queue {
+        let queue = Queue {
             settings: settings.clone(),
             run,
             codec,
@@ -91,17 +89,31 @@ impl Queue {
             ranged: Vec::new(),
             _lock: lock,
         };
-        match queue.own.is_dirty().then(|| queue.write_changes()) {
-            // The next record that finds room takes the changes with it.
-            None | Some(Ok(()) | Err(Error::Full { .. })) => {}
-            Some(Err(error)) => {
-                queue.forget();
-                return Err(error);
-            }
-        }
-        queue.publish();
-        Ok(queue)
+        queue.begin()
     }
+
+    /// Writes what the open found out, and ends the deaths that the last process did not come to.
+    fn begin(mut self) -> Result<Queue, Error> {
+        if self.own.is_dirty() {
+            match self.write_changes() {
+                // The next record that finds room takes the changes with it.
+                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(error) => {
+                    self.forget();
+                    return Err(error);
+                }
+            }
+        } else {
+            self.remove_drained();
+        }
+        self.publish();
+        Ok(self)
+    }
+}
+
+/// Bytes on disk of these generations.
+fn bytes_of(row: &Row, numbers: impl Iterator<Item = u64>) -> BTreeMap<u64, u64> {
+    numbers.map(|number| (number, folder::disk_bytes(&folder::named(&row.dir, "gen", number)))).collect()
 }
 
 /// The newest generation of which anything is left, with the state folded.

@@ -220,7 +220,7 @@ impl Queue {
     }
 
     /// Removes the generations that every cursor has passed. Their cursors are durable: this runs after an fdatasync.
-    fn remove_drained(&mut self) {
+    pub(super) fn remove_drained(&mut self) {
         let drained: Vec<u64> = self.own.drained(self.newest.number).collect();
         let frees = !drained.is_empty();
         for number in drained {

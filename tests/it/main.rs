@@ -18,6 +18,7 @@ mod replay;
 mod rig;
 mod serial;
 mod store;
+mod store_damage;
 mod store_kill;
 mod store_model;
 mod store_rig;

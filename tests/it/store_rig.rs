@@ -1,7 +1,7 @@
 //! What the store's tests share: settings, observations that name themselves, and a full drain.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use biogate::observation::{EventType, Observation, Value};
@@ -131,4 +131,43 @@ pub(crate) fn assert_no_blobs(dir: &Path) {
             assert_eq!(blobs, 0, "{}", generation.path().display());
         }
     }
+}
+
+/// The generations' folders, oldest first.
+pub(crate) fn generations(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(dir)
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name.strip_prefix("gen-")?.parse().ok()?, entry.path()))
+        })
+        .collect();
+    found.sort();
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// A closed store of 4,000 observations in several generations, of which `a` has settled the first range.
+pub(crate) fn filled(dir: &Path) -> Settings {
+    let settings = settings(dir);
+    runtime().block_on(async {
+        let store = open(&settings, &["a", "b", "c"]);
+        for round in 0..40 {
+            store.commit(commit_of(round * 100..(round + 1) * 100)).await.unwrap();
+        }
+        let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
+        store.settle("a", &range, Settled { delivered: range.count(), ..Settled::default() }).await.unwrap();
+        // `b` holds the first range and `c` the last.
+        store.next_range("b", 0, 0, LIMIT).await.unwrap();
+        loop {
+            let range = store.next_range("c", 0, 0, LIMIT).await.unwrap();
+            if range.last == 4_000 {
+                break;
+            }
+            store.settle("c", &range, Settled { delivered: range.count(), ..Settled::default() }).await.unwrap();
+        }
+        store.close().await.unwrap();
+    });
+    assert!(generations(dir).len() >= 4, "{:?}", generations(dir));
+    settings
 }
