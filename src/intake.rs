@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::interpret::{Catalog, DeviceMemory, Fault, FaultKind, Interpretation};
 use crate::observation::{Observation, Value};
 use crate::reading::{Reading, RunId};
 use crate::source::delivery::{Delivery, Receipt};
-use crate::store::{self, AsideEntry, AsideKind, Commit, IntakeTally, StateChange, Store};
+use crate::store::{self, AsideEntry, AsideKind, Commit, StateChange, Store};
 
 mod bursts;
 mod repeats;
@@ -30,9 +30,15 @@ use repeats::Repeats;
 /// A commit of so many observations ends at once.
 const MAX_OBSERVATIONS: usize = 4_096;
 
-/// A commit whose observations carry so many bytes of metadata, or whose set-aside readings do, ends at once. Metadata
-/// compresses about five-fold, so this stays below the 96 KiB of one chunk.
-const MAX_COLLECTED_BYTES: usize = 384 << 10;
+/// A commit whose observations take so many bytes before compression ends at once. It stays below the 96 KiB of one
+/// chunk whatever the values are made of, so a commit is one record: a crash never leaves the half of it.
+const MAX_COLLECTED_BYTES: usize = 88 << 10;
+
+/// A commit whose set-aside readings take so many bytes ends at once.
+const MAX_ASIDE_BYTES: usize = 384 << 10;
+
+/// What an observation takes in a chunk beside its metadata, at most.
+const OBSERVATION_BYTES: usize = 32;
 
 /// A reading whose observations carry more metadata than this is refused whole: it could not share a record.
 const MAX_READING_BYTES: usize = 48 << 10;
@@ -91,6 +97,7 @@ pub struct Intake {
 struct Collecting {
     commit: Commit,
     bytes: usize,
+    aside_bytes: usize,
     changed: HashSet<Arc<str>>,
     receipts: Vec<Receipt>,
     /// Receipts by source, with the source's window.
@@ -214,6 +221,7 @@ impl Intake {
     /// Puts what came of a reading into the commit and counts it: each reading in exactly one of four ways.
     fn collect(&mut self, reading: &Reading, number: u64, catalog: &Catalog, interpretation: Interpretation) {
         let carried: usize = interpretation.observations.iter().map(carried_bytes).sum();
+        let aside_before = self.collecting.commit.aside.len();
         let profile = || catalog.profile_of(&reading.entry).unwrap_or_default();
         let aside = |kind, reason: String| aside(kind, reason, reading, number, profile(), self.parts.run);
         let Commit { observations, aside: set_aside, intake, .. } = &mut self.collecting.commit;
@@ -245,7 +253,9 @@ impl Intake {
             }
             observations.extend(interpretation.observations);
         }
-        self.collecting.bytes += carried + self.collecting.commit.aside.last().map_or(0, |entry| entry.bytes.len());
+        self.collecting.bytes += carried;
+        self.collecting.aside_bytes +=
+            self.collecting.commit.aside[aside_before..].iter().map(|entry| entry.bytes.len()).sum::<usize>();
     }
 
     /// Says what went wrong, once per burst of the same fault of the same device.
@@ -280,7 +290,7 @@ fn aside(kind: AsideKind, reason: String, reading: &Reading, number: u64, profil
     }
 }
 
-/// About how many bytes an observation's own data take before compression.
+/// How many bytes an observation takes before compression, at most. Names are in the chunk's table, once each.
 fn carried_bytes(observation: &Observation) -> usize {
     fn of(value: &Value) -> usize {
         match value {
@@ -290,7 +300,7 @@ fn carried_bytes(observation: &Observation) -> usize {
             Value::List(values) => 3 + values.iter().map(of).sum::<usize>(),
         }
     }
-    24 + observation.metadata.iter().map(|(_, value)| of(value)).sum::<usize>()
+    OBSERVATION_BYTES + observation.metadata.iter().map(|(_, value)| 3 + of(value)).sum::<usize>()
 }
 
 impl Collecting {
@@ -301,22 +311,13 @@ impl Collecting {
     }
 
     fn is_full(&self) -> bool {
-        self.commit.observations.len() >= MAX_OBSERVATIONS || self.bytes >= MAX_COLLECTED_BYTES
+        self.commit.observations.len() >= MAX_OBSERVATIONS
+            || self.bytes >= MAX_COLLECTED_BYTES
+            || self.aside_bytes >= MAX_ASIDE_BYTES
     }
 
     /// Whether it should end before its interval: it is full, or a source waits for half of its window.
     fn is_due(&self) -> bool {
         self.is_full() || self.awaited.values().any(|(waiting, window)| waiting * 2 >= *window)
     }
-}
-
-/// The balance that every commit keeps (DESIGN 4).
-pub fn balances(tally: &IntakeTally) -> bool {
-    tally.accepted == tally.without_event + tally.refused + tally.duplicate + tally.decoded
-        && tally.made == tally.implausible + tally.stored
-}
-
-/// Says at a start what was taken up.
-pub fn announce(intake: &Intake) {
-    info!(devices = intake.memories.len(), "taken up: what is remembered of devices");
 }
