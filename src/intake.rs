@@ -30,9 +30,9 @@ use repeats::Repeats;
 /// A commit of so many observations ends at once.
 const MAX_OBSERVATIONS: usize = 4_096;
 
-/// A commit whose observations take so many bytes before compression ends at once. It stays below the 96 KiB of one
-/// chunk whatever the values are made of, so a commit is one record: a crash never leaves the half of it.
-const MAX_COLLECTED_BYTES: usize = 88 << 10;
+/// A commit whose observations take so many bytes before compression ends at once. With one more reading it stays below
+/// the 96 KiB of one chunk whatever the values are made of, so a commit is one record: a crash never leaves half of it.
+const MAX_COLLECTED_BYTES: usize = 64 << 10;
 
 /// A commit whose set-aside readings take so many bytes ends at once.
 const MAX_ASIDE_BYTES: usize = 384 << 10;
@@ -41,7 +41,7 @@ const MAX_ASIDE_BYTES: usize = 384 << 10;
 const OBSERVATION_BYTES: usize = 32;
 
 /// A reading whose observations carry more metadata than this is refused whole: it could not share a record.
-const MAX_READING_BYTES: usize = 48 << 10;
+const MAX_READING_BYTES: usize = 24 << 10;
 
 /// State keys of device memories begin so; the rest is the `device_id`.
 const DEVICE_STATE: &str = "device/";
