@@ -77,6 +77,8 @@ impl Arguments {
     /// Runs the command.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let Arguments { config, command } = self;
+        // Health data: nothing that this program makes is for everybody's eyes.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
         match command {
             Command::Run(folders) => block_on(run::run(&config, &folders)),
             Command::Demo(arguments) => block_on(demo::run(arguments)),
