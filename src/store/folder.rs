@@ -198,12 +198,19 @@ pub(super) fn give_up_ballast(dir: &Path) -> bool {
     fs::remove_file(dir.join("ballast")).is_ok()
 }
 
-/// A named point at which the kill tests end the process. In other builds nothing is there.
+/// A named point at which the kill tests end the process, the n-th time it comes by: `POINT:N` in the environment of a
+/// debug build. In a release build nothing is there.
 #[inline]
 pub(super) fn reach(point: &str) {
     #[cfg(debug_assertions)]
-    if std::env::var_os("BIOGATE_TEST_KILL_AT").is_some_and(|wanted| wanted == point) {
-        std::process::abort();
+    {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static SEEN: AtomicU32 = AtomicU32::new(0);
+        let Ok(wanted) = std::env::var("BIOGATE_TEST_KILL_AT") else { return };
+        let (name, times) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+        if name == point && SEEN.fetch_add(1, Ordering::Relaxed) + 1 == times.parse().unwrap_or(1) {
+            std::process::abort();
+        }
     }
     #[cfg(not(debug_assertions))]
     let _unused = point;

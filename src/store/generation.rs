@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::chunk::{Damaged, Header};
+use super::chunk::{Damaged, Header, NO_KEY, WRONG_KEY};
 use super::record::MAX_RECORD_BYTES;
 use super::{Error, Sequence};
 
@@ -48,6 +48,8 @@ pub(super) enum NotOpened {
     Damage(String),
     /// The machine does not let us: full, no permission, an IO error, too many files. Nothing is concluded from it.
     Refused(std::io::Error),
+    /// Its records are whole, and the key does not open them.
+    Sealed(&'static str),
 }
 
 impl std::fmt::Display for NotOpened {
@@ -55,6 +57,7 @@ impl std::fmt::Display for NotOpened {
         match self {
             NotOpened::Damage(what) => f.write_str(what),
             NotOpened::Refused(error) => error.fmt(f),
+            NotOpened::Sealed(what) => f.write_str(what),
         }
     }
 }
@@ -114,8 +117,10 @@ impl Generation {
                 if record != self.records {
                     return Err(NotOpened::Damage(format!("record {} is missing", self.records)));
                 }
-                let header =
-                    see(record, &value).map_err(|damaged| NotOpened::Damage(format!("record {record}: {damaged}")))?;
+                let header = see(record, &value).map_err(|damaged| match damaged {
+                    NO_KEY | WRONG_KEY => NotOpened::Sealed(damaged.0),
+                    damaged => NotOpened::Damage(format!("record {record}: {damaged}")),
+                })?;
                 self.records = record + 1;
                 self.bytes += value.len() as u64;
                 self.index.extend(header.map(|header| Entry::of(&header, record)));

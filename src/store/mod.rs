@@ -63,6 +63,7 @@ mod open;
 mod queue;
 mod record;
 mod row;
+mod rows;
 mod salvage;
 mod seal;
 mod thread;

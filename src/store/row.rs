@@ -11,7 +11,7 @@ use super::folder::{self, named};
 use super::generation::{Generation, NotOpened};
 use super::ledger::{OWN, Own};
 use super::record::{self, Kind, Place};
-use super::salvage;
+use super::salvage::{self, Found};
 use super::view::View;
 use super::{Error, StateChange};
 
@@ -91,12 +91,16 @@ impl Row {
 
     /// Opens a generation, saves what can be saved of a damaged one, and answers `None` when that is nothing.
     pub(super) fn open(&self, number: u64, codec: &mut Codec, fold: bool) -> Result<Option<Opened>, Error> {
+        let dir = named(&self.dir, "gen", number);
+        let found = salvage::scan(&dir.join("db"), self.kind, number);
+        let found = found.map_err(self.unavailable("reading a generation in"))?;
         let fault = match self.open_watched(number, codec, fold)? {
-            Ok(opened) => return Ok(Some(opened)),
+            Ok(opened) if opened.generation.records >= found.end() => return Ok(Some(opened)),
+            Ok(opened) => format!("{} of {} records", opened.generation.records, found.end()),
             Err(fault) => fault,
         };
         tracing::error!(generation = number, %fault, "a generation of the store is damaged");
-        let healed = self.heal(number, codec)?;
+        let healed = self.heal(number, codec, found)?;
         self.unmark(number);
         if !healed {
             return Ok(None);
@@ -136,6 +140,7 @@ impl Row {
             folder::reach("open");
             match open_once(&dir, self, number, codec, fold) {
                 Ok(opened) => return Ok(Ok(opened)),
+                Err(NotOpened::Sealed(what)) => return Err(Error::Sealed { what }),
                 Err(NotOpened::Damage(fault)) if is_second => return Ok(Err(fault)),
                 Err(NotOpened::Damage(fault)) => {
                     tracing::warn!(generation = number, %fault, "opening once more without sled's snapshots");
@@ -219,10 +224,7 @@ impl Row {
 
     /// Saves what the raw file still holds of a damaged generation under the same number, so that sequences and cursors
     /// keep their meaning, and moves the damaged one to `damaged/`. Says whether anything was saved.
-    fn heal(&self, number: u64, codec: &mut Codec) -> Result<bool, Error> {
-        let dir = named(&self.dir, "gen", number);
-        let found = salvage::scan(&dir.join("db"), self.kind, number);
-        let found = found.map_err(self.unavailable("reading a damaged generation in"))?;
+    fn heal(&self, number: u64, codec: &mut Codec, found: Found) -> Result<bool, Error> {
         let mut parts = found.parts();
         tracing::warn!(generation = number, records = parts.len(), "saved from the damaged generation");
         if self.kind == Kind::Queue && !found.has_birth() && !parts.is_empty() {

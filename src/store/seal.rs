@@ -7,10 +7,7 @@ use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{Key as Secret, XChaCha20Poly1305, XNonce};
 
 use super::Error;
-use super::chunk::Damaged;
-
-/// What sealing adds: the nonce and the tag.
-pub(super) const SEAL_BYTES: usize = 24 + 16;
+use super::chunk::{Damaged, WRONG_KEY};
 
 /// The store's key. It never appears in `Debug`, logs or errors.
 #[derive(Clone)]
@@ -34,6 +31,7 @@ impl Key {
         Ok(Key(XChaCha20Poly1305::new(&secret)))
     }
 
+    /// A key of these bytes.
     #[cfg(test)]
     pub(super) fn of_bytes(bytes: [u8; 32]) -> Key {
         Key(XChaCha20Poly1305::new(&Secret::from(bytes)))
@@ -54,7 +52,7 @@ impl Key {
     pub(super) fn open(&self, sealed: &[u8], beside: &[u8]) -> Result<Vec<u8>, Damaged> {
         let (nonce, text) = sealed.split_at_checked(24).ok_or(Damaged("a sealed body is too short"))?;
         let nonce = XNonce::try_from(nonce).map_err(|_| Damaged("a sealed body is too short"))?;
-        self.0.decrypt(&nonce, Payload { msg: text, aad: beside }).map_err(|_| Damaged("the key does not open it"))
+        self.0.decrypt(&nonce, Payload { msg: text, aad: beside }).map_err(|_| WRONG_KEY)
     }
 
     /// Sixteen bytes that only this key gives: kept beside the store so that a wrong key is told from damage.
