@@ -51,8 +51,8 @@ fn main() {
     let dir = arguments.folder();
     let dir = dir.path();
     let (filling, draining) = (dir.join("filling.toml"), dir.join("draining.toml"));
-    fs::write(&filling, configuration(dir, "4 s") + &ward::entries()).unwrap();
-    fs::write(&draining, configuration(dir, "4 s")).unwrap();
+    fs::write(&filling, configuration(dir, &dir.join("archive"), "4 s") + &ward::entries()).unwrap();
+    fs::write(&draining, configuration(dir, &dir.join("archive"), "4 s")).unwrap();
     let recording = dir.join("recording.ndjson");
     ward::record(&recording, observations / EVENTS_PER_FRAME, Speak::All);
     // A file in the place of the folder: the destination is away.

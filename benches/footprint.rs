@@ -1,8 +1,9 @@
 //! The running gateway as a hub has it: start to the first event, memory and CPU idle and with twenty devices at one
 //! frame a second, and what it writes.
 //!
-//! `cargo bench --bench footprint -- [--seconds S] [--starts N] [--dir DIR]`; S is 20 and N is 5 by default. Ten devices
-//! are serial lines (ptys), ten publish to a mosquitto of the bench's own.
+//! `cargo bench --bench footprint -- [--seconds S] [--starts N] [--dir DIR] [--archive DIR]`; S is 20 and N is 5 by
+//! default. Ten devices are serial lines (ptys), ten publish to a mosquitto of the bench's own. For what the store alone
+//! writes to the block layer, give `--dir` a file system of its own and `--archive` another.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::fs::{self, File};
@@ -39,13 +40,16 @@ fn main() {
     let lines: Vec<Line> = (0..DEVICES / 2).map(|_| Line::open()).collect();
     let times = (0..starts).map(|run| start(&dir.path().join(format!("start-{run}")), &broker, &lines)).collect();
     println!("start to the first event in the file, commits every 100 ms: {:.0} ms, median of {starts}", median(times));
-    run(&dir.path().join("run"), &broker, &lines, seconds);
+    let elsewhere = arguments.folder_in("--archive");
+    let run_in = dir.path().join("run");
+    let archive = elsewhere.as_ref().map_or_else(|| run_in.join("archive"), |folder| folder.path().to_owned());
+    run(&run_in, &archive, &broker, &lines, seconds);
 }
 
 /// A gateway with serial lines and a broker.
-fn gateway(dir: &Path, broker: &Broker, lines: &[Line], commit_interval: &str) -> Child {
+fn gateway(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], commit_interval: &str) -> Child {
     fs::create_dir(dir).unwrap();
-    let mut text = configuration(dir, commit_interval);
+    let mut text = configuration(dir, archive, commit_interval);
     text += &format!("\n[[mqtt]]\nname = \"ward\"\nurl = \"{}\"\n", broker.url());
     text += "\n[[device]]\nname = \"beds\"\nprofile = \"mqtt-vitals-json\"\nmqtt = \"clinic/{device}/vitals\"\n";
     for (number, line) in lines.iter().enumerate() {
@@ -72,9 +76,10 @@ fn start(dir: &Path, broker: &Broker, lines: &[Line]) -> f64 {
             std::thread::sleep(Duration::from_millis(5));
         }
     });
+    let archive = dir.join("archive");
     let start = Instant::now();
-    let child = gateway(dir, broker, &lines[..1], "100 ms");
-    while archived(dir) == 0 {
+    let child = gateway(dir, &archive, broker, &lines[..1], "100 ms");
+    while archived(&archive) == 0 {
         assert!(start.elapsed() < Duration::from_secs(20), "no event");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -85,13 +90,13 @@ fn start(dir: &Path, broker: &Broker, lines: &[Line]) -> f64 {
     took
 }
 
-fn archived(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir.join("archive")).into_iter().flatten().flatten();
+fn archived(archive: &Path) -> u64 {
+    let entries = fs::read_dir(archive).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.len()).sum()
 }
 
-fn run(dir: &Path, broker: &Broker, lines: &[Line], seconds: u64) {
-    let child = gateway(dir, broker, lines, "4 s");
+fn run(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], seconds: u64) {
+    let child = gateway(dir, archive, broker, lines, "4 s");
     let pid = child.id();
     std::thread::sleep(Duration::from_secs(3));
     let idle_from = cpu(pid);
@@ -115,13 +120,13 @@ fn run(dir: &Path, broker: &Broker, lines: &[Line], seconds: u64) {
         second(&mut ward);
     }
     let (cpu_from, written_from, device_from) = (cpu(pid), rig::written(pid), device_written(dir));
-    let archived_from = archived(dir);
+    let archived_from = archived(archive);
     for _ in 0..seconds {
         second(&mut ward);
     }
     memory("20 devices at 1 Hz", pid, share(cpu(pid) - cpu_from, seconds));
     let commits = seconds as f64 / COMMIT_SECONDS;
-    let lines = (archived(dir) - archived_from) as f64;
+    let lines = (archived(archive) - archived_from) as f64;
     let (written, device) = ((rig::written(pid) - written_from) as f64, (device_written(dir) - device_from) as f64);
     let a_day = |bytes: f64| bytes * 86_400.0 / seconds as f64 / 1e9;
     println!(

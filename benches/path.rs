@@ -44,7 +44,7 @@ fn main() {
 fn replay(dir: &Path, recording: &Path) -> Run {
     fs::create_dir(dir).unwrap();
     let (config, out) = (dir.join("biogate.toml"), dir.join("out"));
-    fs::write(&config, configuration(dir, "4 s") + &ward::entries()).unwrap();
+    fs::write(&config, configuration(dir, &dir.join("archive"), "4 s") + &ward::entries()).unwrap();
     let device = device_written(dir);
     let mut command = biogate(&config, &["replay", recording.to_str().unwrap(), "--full-speed"]);
     let cost = follow(command.stdout(File::create(&out).unwrap()).stderr(Stdio::inherit()).spawn().unwrap());

@@ -22,11 +22,19 @@ impl Arguments {
 
     /// A fresh folder in `--dir`, or in the system's temporary folder.
     pub(crate) fn folder(&self) -> tempfile::TempDir {
-        let parent = self.after("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
-        tempfile::Builder::new().prefix("biogate-bench").tempdir_in(parent).unwrap()
+        self.folder_in("--dir").unwrap_or_else(|| fresh(std::env::temp_dir()))
+    }
+
+    /// A fresh folder in the folder after `name`.
+    pub(crate) fn folder_in(&self, name: &str) -> Option<tempfile::TempDir> {
+        self.after(name).map(|parent| fresh(PathBuf::from(parent)))
     }
 
     fn after(&self, name: &str) -> Option<&String> {
         self.0.get(self.0.iter().position(|argument| argument == name)? + 1)
     }
+}
+
+fn fresh(parent: PathBuf) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("biogate-bench").tempdir_in(parent).unwrap()
 }

@@ -129,9 +129,9 @@ pub(crate) fn number(ledger: &str, name: &str) -> u64 {
     found.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no {name} in {ledger}"))
 }
 
-/// Sections of a configuration that every bench has.
-pub(crate) fn configuration(dir: &Path, commit_interval: &str) -> String {
-    let (data, archive) = (dir.join("data"), dir.join("archive"));
+/// Sections of a configuration that every bench has: the store in `dir`, and a file destination.
+pub(crate) fn configuration(dir: &Path, archive: &Path, commit_interval: &str) -> String {
+    let data = dir.join("data");
     let mut text = String::new();
     write!(
         text,
