@@ -46,6 +46,9 @@ const MAX_READING_BYTES: usize = 24 << 10;
 /// State keys of device memories begin so; the rest is the `device_id`.
 const DEVICE_STATE: &str = "device/";
 
+/// Most deliveries that are taken between two looks at everything else the task waits for.
+const MAX_AT_ONCE: usize = 64;
+
 /// How many taps may lag behind before they lose the oldest.
 const TAP_CAPACITY: usize = 1_024;
 
@@ -133,7 +136,11 @@ impl Intake {
         mut drain: watch::Receiver<bool>,
     ) -> Result<(), store::Error> {
         let mut open = true;
-        while open || self.committing.is_some() || self.collecting.since.is_some() {
+        let mut received = Vec::new();
+        // What was received and not taken yet; left over only when the commit is full.
+        let mut arrived = Vec::new().into_iter();
+        while open || self.committing.is_some() || self.collecting.since.is_some() || arrived.len() > 0 {
+            self.take_from(&mut arrived);
             let full = self.collecting.is_full();
             let draining = !open || *drain.borrow();
             if self.committing.is_none()
@@ -152,10 +159,10 @@ impl Intake {
                         receipts.into_iter().for_each(Receipt::give);
                     }
                 }
-                delivery = deliveries.recv(), if open && !full => match delivery {
-                    Some(delivery) => self.take(delivery),
-                    None => open = false,
-                },
+                count = deliveries.recv_many(&mut received, MAX_AT_ONCE), if open && !full => {
+                    open = count > 0;
+                    arrived = std::mem::take(&mut received).into_iter();
+                }
                 () = async { match due { Some(due) => sleep_until(due).await, None => std::future::pending().await } }, if self.committing.is_none() => {
                     self.begin_commit();
                 }
@@ -182,7 +189,20 @@ impl Intake {
         self.committing = Some((durable, collected.receipts));
     }
 
-    fn take(&mut self, delivery: Delivery) {
+    /// Takes deliveries until there are no more or the commit is full.
+    fn take_from(&mut self, arrived: &mut std::vec::IntoIter<Delivery>) {
+        if arrived.len() == 0 {
+            return;
+        }
+        let catalog = Arc::clone(&self.parts.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        while !self.collecting.is_full()
+            && let Some(delivery) = arrived.next()
+        {
+            self.take(delivery, &catalog);
+        }
+    }
+
+    fn take(&mut self, delivery: Delivery, catalog: &Catalog) {
         self.collecting.since.get_or_insert_with(Instant::now);
         let number = self.next_reading;
         self.next_reading += 1;
@@ -191,7 +211,7 @@ impl Intake {
         if repeated {
             self.collecting.commit.intake.duplicate += 1;
         } else {
-            self.interpret(&delivery.reading, number);
+            self.interpret(&delivery.reading, number, catalog);
             if let Some(publish) = &delivery.publish {
                 self.collecting.commit.state.push(self.repeats.remember(publish));
             }
@@ -201,11 +221,10 @@ impl Intake {
         }
     }
 
-    fn interpret(&mut self, reading: &Reading, number: u64) {
+    fn interpret(&mut self, reading: &Reading, number: u64, catalog: &Catalog) {
         if self.parts.taps.readings.receiver_count() > 0 {
             let _nobody_listens = self.parts.taps.readings.send(reading.clone());
         }
-        let catalog = Arc::clone(&self.parts.catalog.read().unwrap_or_else(|poisoned| poisoned.into_inner()));
         let memory = match self.memories.get_mut(&reading.device) {
             Some(memory) => memory,
             None => self.memories.entry(reading.device.clone()).or_default(),
@@ -215,7 +234,7 @@ impl Intake {
             self.collecting.changed.insert(reading.device.clone());
         }
         self.report(reading, &interpretation.faults);
-        self.collect(reading, number, &catalog, interpretation);
+        self.collect(reading, number, catalog, interpretation);
     }
 
     /// Puts what came of a reading into the commit and counts it: each reading in exactly one of four ways.

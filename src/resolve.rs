@@ -80,13 +80,13 @@ impl Timeline {
     }
 }
 
-/// What `resolve` makes of an observation.
+/// What `resolve` makes of an observation. Either is used up where it is made, so neither is worth an allocation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Resolved {
     /// A row.
-    Event(Box<Event>),
+    Event(Event),
     /// Nobody is assigned, and the setting says to wait. The observation is handed back.
-    Parked(Box<Observation>),
+    Parked(Observation),
 }
 
 /// Renders rows as of one pair of versions.
@@ -134,7 +134,7 @@ impl<'a> Resolver<'a> {
         let user_id = match (assignment.and_then(|found| found.user_id), self.basis.unassigned) {
             (Some(user_id), _) => user_id,
             (None, Unassigned::Forward) => Uuid::nil(),
-            (None, Unassigned::Park) => return Resolved::Parked(Box::new(observation)),
+            (None, Unassigned::Park) => return Resolved::Parked(observation),
         };
         let period_start = observation.since.map(|since| self.anchors.unix_ms(self.version, since).0.min(timestamp));
         let location = assignment.and_then(|found| found.location.clone()).or_else(|| self.basis.location.clone());
@@ -146,7 +146,7 @@ impl<'a> Resolver<'a> {
             metadata.push(("device_time_refused".into(), Value::Int(ms)));
         }
         metadata.push((self.profile_key.clone(), Value::Text(observation.profile)));
-        Resolved::Event(Box::new(Event {
+        Resolved::Event(Event {
             event_id,
             user_id,
             event_type: observation.event_type,
@@ -163,7 +163,7 @@ impl<'a> Resolver<'a> {
             metadata,
             version: 1,
             deleted: 0,
-        }))
+        })
     }
 
     /// A device's time as Unix milliseconds, unless it cannot be true.

@@ -101,13 +101,13 @@ impl Batch {
     }
 
     /// Renders further rows until `row` breaks or none is left. `false` when the timeline lacks the range's basis.
-    pub fn fill(&mut self, mut row: impl FnMut(Sequence, Event) -> ControlFlow<()>) -> bool {
+    pub fn fill(&mut self, mut row: impl FnMut(Sequence, &Event) -> ControlFlow<()>) -> bool {
         let Some(basis) = self.timeline.bases.get(&self.range.basis) else { return false };
         let resolver = Resolver::new(&self.timeline.anchors, self.range.anchors, basis);
         for (run, sequence, observation) in self.pending.by_ref() {
             match resolver.resolve(run, observation) {
                 Resolved::Event(event) => {
-                    if row(sequence, *event).is_break() {
+                    if row(sequence, &event).is_break() {
                         break;
                     }
                 }

@@ -165,6 +165,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn unsigned(&mut self) -> Result<u64, Damaged> {
+        // Most are numbers of a table: one byte.
+        if let [small @ 0..=23, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Ok(u64::from(*small));
+        }
         match self.item()? {
             Item::Unsigned(value) => Ok(value),
             _ => Err(Damaged("an unsigned integer was expected")),

@@ -19,6 +19,8 @@ const MAX_DEPTH: usize = 16;
 const TAG_TEXT: u64 = 25;
 /// Items of an observation.
 const ITEMS: usize = 13;
+/// Most places reserved for a list before its items are seen: its length is what a damaged file says.
+const MOST_RESERVED: usize = 64;
 /// Texts looked up by their address before they are looked up by what they say.
 const RECENT: usize = 256;
 
@@ -225,13 +227,13 @@ fn read_observation(reader: &mut Reader<'_>, tables: &Tables, reading: u64, ms: 
         _ => return Err(Damaged("a strange identity")),
     };
     let fields = reader.array()? / 2;
-    let metadata = (0..fields)
-        .map(|_| {
-            let name = tables.text(reader.unsigned()?)?;
-            let item = reader.item()?;
-            Ok((name, read_value(reader, tables, item, MAX_DEPTH)?))
-        })
-        .collect::<Result<_, Damaged>>()?;
+    // One place more: the row will also name the profile.
+    let mut metadata = Vec::with_capacity(fields.min(MOST_RESERVED) + 1);
+    for _ in 0..fields {
+        let name = tables.text(reader.unsigned()?)?;
+        let item = reader.item()?;
+        metadata.push((name, read_value(reader, tables, item, MAX_DEPTH)?));
+    }
     let event_type = kind.ok_or(Damaged("an unknown event type"))?;
     Ok(Observation {
         reading,
@@ -256,11 +258,12 @@ fn read_value(reader: &mut Reader<'_>, tables: &Tables, item: Item<'_>, depth: u
         Item::Number(value) => Value::Num(value),
         Item::Tag(TAG_TEXT) => Value::Text(tables.text(reader.unsigned()?)?),
         Item::Array(items) if depth > 0 => {
-            let read = |_| {
+            let mut values = Vec::with_capacity(items.min(MOST_RESERVED));
+            for _ in 0..items {
                 let item = reader.item()?;
-                read_value(reader, tables, item, depth - 1)
-            };
-            Value::List((0..items).map(read).collect::<Result<_, _>>()?)
+                values.push(read_value(reader, tables, item, depth - 1)?);
+            }
+            Value::List(values)
         }
         whole => Value::Int(signed(whole)?),
     })

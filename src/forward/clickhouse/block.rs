@@ -51,7 +51,7 @@ impl Block {
         let mut rejected = Vec::new();
         let filled = batch.fill(|sequence, event| {
             let start = block.bytes.len();
-            match row::encode(&mut block.bytes, &event) {
+            match row::encode(&mut block.bytes, event) {
                 Ok(()) => {
                     let end = block.bytes.len();
                     block.rows.push(Row { sequence, id: event.event_id, month: month(event.timestamp), end });

@@ -112,7 +112,7 @@ impl Writer {
         };
         let (mut rows, mut bytes, mut failed) = (0, 0, None);
         let rendered = batch.fill(|_, event| {
-            json::line(lines, &event);
+            json::line(lines, event);
             rows += 1;
             if lines.len() < FLUSH_BYTES {
                 return ControlFlow::Continue(());
@@ -141,7 +141,7 @@ impl Writer {
         let mut lines = Vec::new();
         let mut rows = 0;
         let rendered = batch.fill(|_, event| {
-            json::line(&mut lines, &event);
+            json::line(&mut lines, event);
             rows += 1;
             ControlFlow::Continue(())
         });
