@@ -49,6 +49,9 @@ const DEVICE_STATE: &str = "device/";
 /// Most deliveries that are taken between two looks at everything else the task waits for.
 const MAX_AT_ONCE: usize = 64;
 
+/// So many devices are remembered over a restart.
+const MAX_MEMORIES: usize = 8_192;
+
 /// How many taps may lag behind before they lose the oldest.
 const TAP_CAPACITY: usize = 1_024;
 
@@ -111,17 +114,22 @@ struct Collecting {
 impl Intake {
     /// Takes up what the store remembers of devices and of unacknowledged messages.
     pub fn new(parts: Parts) -> Self {
-        let memories = parts
-            .store
-            .state(DEVICE_STATE)
-            .into_iter()
-            .map(|(key, bytes)| (Arc::from(&key[DEVICE_STATE.len()..]), DeviceMemory::from_state(&bytes)));
+        let mut memories = HashMap::new();
+        let mut collecting = Collecting::default();
+        for (key, bytes) in parts.store.state(DEVICE_STATE) {
+            if memories.len() < MAX_MEMORIES {
+                memories.insert(Arc::from(&key[DEVICE_STATE.len()..]), DeviceMemory::from_state(&bytes));
+            } else {
+                // Names come and go with what publishers call themselves; their counters begin anew.
+                collecting.commit.state.push(StateChange { key, value: None });
+            }
+        }
         Intake {
             next_reading: 0,
-            memories: memories.collect(),
+            memories,
             repeats: Repeats::from_state(&parts.store),
             bursts: Bursts::default(),
-            collecting: Collecting::default(),
+            collecting,
             committing: None,
             parts,
         }
