@@ -1,0 +1,73 @@
+//! What a writer tells the driver: each line is answered before the writer goes on, so that the driver's position in
+//! the log is the one at which it was said.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use anyhow::{Context, bail};
+
+/// One line of a writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Everything up to here is acknowledged. A birth lies before it.
+    Committed { last: u64, aside: u64, birth: bool },
+    /// The cursor may move past this one from now on.
+    Settling { last: u64 },
+    /// A round is over. A death may lie before it.
+    Went { death: bool },
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Said::Committed { last, aside, birth } => write!(f, "committed {last} {aside} {birth}"),
+            Said::Settling { last } => write!(f, "settling {last}"),
+            Said::Went { death } => write!(f, "went {death}"),
+        }
+    }
+}
+
+impl Said {
+    pub(crate) fn read(line: &str) -> anyhow::Result<Said> {
+        let said = match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["committed", last, aside, birth] => {
+                Said::Committed { last: last.parse()?, aside: aside.parse()?, birth: birth.parse()? }
+            }
+            ["settling", last] => Said::Settling { last: last.parse()? },
+            ["went", death] => Said::Went { death: death.parse()? },
+            _ => bail!("a writer said {line:?}"),
+        };
+        Ok(said)
+    }
+}
+
+/// Says a line and waits for the answer.
+pub(crate) fn tell(said: Said) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{said}")?;
+    out.flush()?;
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer).context("waiting for the driver")?;
+    if read == 0 { bail!("the driver is gone") } else { Ok(()) }
+}
+
+/// Everything that was said up to a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Told {
+    /// The last that was acknowledged.
+    pub(crate) last: u64,
+    /// How many set aside were acknowledged.
+    pub(crate) aside: u64,
+    /// The last that may be counted as delivered.
+    pub(crate) settling: u64,
+}
+
+impl Told {
+    pub(crate) fn hear(&mut self, said: Said) {
+        match said {
+            Said::Committed { last, aside, .. } => (self.last, self.aside) = (last, aside),
+            Said::Settling { last } => self.settling = last,
+            Said::Went { .. } => {}
+        }
+    }
+}
