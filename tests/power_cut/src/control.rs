@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 
-use crate::told::{Said, Told, tell};
+use crate::told::{Outcome, Said, Told, tell};
 
 const LINES: &str = "lines";
 const NAMES: &str = "names";
@@ -28,11 +28,12 @@ pub(crate) fn append(dir: &Path, synced: bool) -> anyhow::Result<()> {
 }
 
 /// How many acknowledged lines are missing.
-pub(crate) fn check_appended(dir: &Path, told: Told) -> anyhow::Result<u64> {
+pub(crate) fn check_appended(dir: &Path, told: Told) -> anyhow::Result<Outcome> {
     let bytes = fs::read(dir.join(LINES)).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let there = text.lines().zip(1..).take_while(|(line, number)| *line == format!("line {number}")).count() as u64;
-    Ok(told.last.saturating_sub(there))
+    let there = there.min(told.last);
+    Ok(Outcome { lost: told.last - there, there })
 }
 
 /// Renames files, each synced before, and acknowledges each name; what may be missing is the sync of the folder.
@@ -51,13 +52,13 @@ pub(crate) fn rename(dir: &Path, synced: bool) -> anyhow::Result<()> {
         if synced {
             folder.sync_all()?;
         }
-        tell(Said::Committed { last: number, aside: 0, birth: true })?;
+        tell(Said::Committed { last: number, aside: 0, birth: false })?;
     }
     Ok(())
 }
 
 /// How many acknowledged names are missing.
-pub(crate) fn check_renamed(dir: &Path, told: Told) -> anyhow::Result<u64> {
+pub(crate) fn check_renamed(dir: &Path, told: Told) -> anyhow::Result<Outcome> {
     let names = dir.join(NAMES);
     let mut lost = 0;
     for number in 1..=told.last {
@@ -66,5 +67,5 @@ pub(crate) fn check_renamed(dir: &Path, told: Told) -> anyhow::Result<u64> {
             Err(_) => lost += 1,
         }
     }
-    Ok(lost)
+    Ok(Outcome { lost, there: told.last - lost })
 }

@@ -14,7 +14,7 @@ use biogate::store::{
 };
 use uuid::Uuid;
 
-use crate::told::{Said, Told, tell};
+use crate::told::{Outcome, Said, Told, tell};
 
 const DESTINATION: &str = "warehouse";
 const STATE: &str = "last";
@@ -33,7 +33,8 @@ fn open(dir: &Path) -> anyhow::Result<Store> {
         key_file: None,
         generation_bytes: GENERATION_BYTES,
     };
-    Store::open(&settings, RunId(Uuid::from_u128(9)), BOOT, &[DESTINATION.to_owned()]).context("the store does not open")
+    Store::open(&settings, RunId(Uuid::from_u128(9)), BOOT, &[DESTINATION.to_owned()])
+        .context("the store does not open")
 }
 
 /// The observation of this sequence.
@@ -171,7 +172,7 @@ async fn compare(seed: u64, store: &Store, range: &Range) -> anyhow::Result<u64>
 
 /// What a cut left: nothing that was acknowledged may be missing, nothing may be delivered that was not settled, and
 /// the store must work on. An error is a failed open or a broken promise; losses are counted.
-pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<u64> {
+pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<Outcome> {
     let store = open(dir)?;
     let stat = store.stat();
     let [to] = &stat.destinations[..] else { bail!("destinations: {:?}", stat.destinations) };
@@ -192,15 +193,17 @@ pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<u
         ensure!(end > after, "export repeats itself after {after}");
         after = end;
     }
-    let lost = (cursor.max(1)..=told.last).filter(|n| !found.get(*n as usize).is_some_and(|there| *there)).count() as u64;
+    let lost =
+        (cursor.max(1)..=told.last).filter(|n| !found.get(*n as usize).is_some_and(|there| *there)).count() as u64;
     if lost > 0 {
-        return Ok(lost);
+        return Ok(Outcome { lost, there: 0 });
     }
 
     ensure!(stat.unhealthy.is_none(), "unhealthy: {:?}", stat.unhealthy);
     ensure!(stat.damaged_bytes == 0, "{} bytes are taken for damaged", stat.damaged_bytes);
     ensure!(cursor <= told.settling + 1, "delivered up to {}, and only {} was settled", cursor - 1, told.settling);
     ensure!((cursor.max(1)..=newest).all(|n| found[n as usize]), "there are holes between {cursor} and {newest}");
+    let there = (told.last + 1).saturating_sub(cursor.max(1));
     let ledger = store.ledger();
     ensure!(ledger.intake.stored == newest, "{} stored, and the newest is {newest}", ledger.intake.stored);
     for (name, tally) in &ledger.destinations {
@@ -210,7 +213,8 @@ pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<u
     }
     // One record: the state is that of the newest observation, never of another.
     let state = store.state(STATE);
-    let expected: Vec<_> = (newest > 0).then(|| (STATE.to_owned(), newest.to_be_bytes().to_vec())).into_iter().collect();
+    let expected: Vec<_> =
+        (newest > 0).then(|| (STATE.to_owned(), newest.to_be_bytes().to_vec())).into_iter().collect();
     ensure!(state == expected, "the newest observation is {newest}, and the state says {state:?}");
     let aside = store.aside(1 << 20).await?;
     ensure!(aside.len() as u64 >= told.aside, "{} were set aside, and {} are there", told.aside, aside.len());
@@ -238,5 +242,5 @@ pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<u
     }
     ensure!(next == last + 1, "drained up to {next}, and {last} is the last");
     store.close().await?;
-    Ok(0)
+    Ok(Outcome { lost: 0, there })
 }

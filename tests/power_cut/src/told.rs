@@ -71,3 +71,27 @@ impl Told {
         }
     }
 }
+
+/// What a checker found of what was acknowledged.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcome {
+    /// Neither there nor delivered.
+    pub(crate) lost: u64,
+    /// Read and compared; the rest was delivered before.
+    pub(crate) there: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lost {} there {}", self.lost, self.there)
+    }
+}
+
+impl Outcome {
+    pub(crate) fn read(line: &str) -> anyhow::Result<Outcome> {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["lost", lost, "there", there] => Ok(Outcome { lost: lost.parse()?, there: there.parse()? }),
+            _ => bail!("a checker said {line:?}"),
+        }
+    }
+}
