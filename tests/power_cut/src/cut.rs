@@ -13,6 +13,8 @@ const BLOCK: usize = 4_096;
 /// Where a cut lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
+    /// While a writer opened.
+    Opening,
     /// In the round in which a generation was born or died.
     Birth,
     /// At the very entry at which something was acknowledged.
@@ -31,7 +33,8 @@ pub(crate) struct Cut {
     seed: u64,
 }
 
-/// Draws cuts, in the order of their positions: half in births and deaths, a quarter at acknowledgements.
+/// Draws cuts, in the order of their positions: half in births and deaths, a quarter at
+/// acknowledgements, an eighth while a writer opens.
 pub(crate) fn draw(recording: &Recording, count: usize, random: &mut fastrand::Rng) -> Vec<Cut> {
     let (mut births, mut acknowledged, mut before) = (Vec::new(), Vec::new(), 0);
     for (at, said) in &recording.said {
@@ -47,9 +50,10 @@ pub(crate) fn draw(recording: &Recording, count: usize, random: &mut fastrand::R
     let anywhere = vec![(0, recording.log.len())];
     let mut cuts: Vec<Cut> = (0..count)
         .map(|number| {
-            let (place, spans) = match number % 4 {
-                0 | 2 if !births.is_empty() => (Place::Birth, &births),
-                0 | 1 if !acknowledged.is_empty() => (Place::Acknowledged, &acknowledged),
+            let (place, spans) = match number % 8 {
+                7 => (Place::Opening, &recording.openings),
+                0 | 2 | 4 | 6 if !births.is_empty() => (Place::Birth, &births),
+                0 | 1 | 5 if !acknowledged.is_empty() => (Place::Acknowledged, &acknowledged),
                 _ => (Place::Anywhere, &anywhere),
             };
             let (from, to) = spans[random.usize(..spans.len())];

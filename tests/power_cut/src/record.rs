@@ -24,6 +24,8 @@ pub(crate) struct Recording {
     pub(crate) log: Vec<Entry>,
     /// What was said, and the number of entries that the log had then.
     pub(crate) said: Vec<(usize, Said)>,
+    /// Where each writer began, and where it had opened and said its first.
+    pub(crate) openings: Vec<(usize, usize)>,
 }
 
 impl Recording {
@@ -73,32 +75,55 @@ pub(crate) fn record(kind: Kind, scratch: &Path, seed: u64, time: Duration) -> a
     let session = fuser::spawn_mount(disk.clone(), &fuse, &fuser::Config::default()).context("mounting by FUSE")?;
     let mount = Mount::ext4(&fuse.join(disk::NAME), &scratch.join("live"))?;
 
+    let mut random = fastrand::Rng::with_seed(seed);
+    let start = Instant::now();
+    let (mut said, mut openings) = (Vec::new(), Vec::new());
+    while start.elapsed() < time && disk.logged_bytes() < MAX_LOGGED_BYTES {
+        // A store must also hold what a process that was killed left in the kernel's memory.
+        let life = if kind == Kind::Store { Duration::from_millis(random.u64(200..1_200)) } else { time };
+        let life = life.min(time.saturating_sub(start.elapsed()));
+        let rest = Duration::from_micros(random.u64(..5_000));
+        let opened = disk.position();
+        let before = said.len();
+        live(kind, scratch, seed, (life, rest), &mut |line| said.push((disk.position(), line)))?;
+        openings.push((opened, said.get(before).map_or(opened, |(at, _)| *at)));
+    }
+    let end = disk.position();
+    mount.unmount()?;
+    session.umount_and_join().context("unmounting FUSE")?;
+    let mut log = disk.take_log();
+    log.truncate(end);
+    Ok(Recording { base, log, said, openings })
+}
+
+/// One writer, killed `rest` after its `life`, wherever it is then.
+fn live(
+    kind: Kind,
+    scratch: &Path,
+    seed: u64,
+    (life, rest): (Duration, Duration),
+    hear: &mut dyn FnMut(Said),
+) -> anyhow::Result<()> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["writer", "--kind", kind.name(), "--seed", &seed.to_string(), "--dir"]).arg(scratch.join("live"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut writer = Running(command.spawn().context("starting the writer")?);
     let mut answers = writer.0.stdin.take().context("no way to the writer")?;
-    let lines = BufReader::new(writer.0.stdout.take().context("no way from the writer")?);
-
+    let mut lines = BufReader::new(writer.0.stdout.take().context("no way from the writer")?).lines();
     let start = Instant::now();
-    let mut said = Vec::new();
-    for line in lines.lines() {
-        let line = Said::read(&line?)?;
-        said.push((disk.position(), line));
-        if start.elapsed() >= time || disk.logged_bytes() > MAX_LOGGED_BYTES {
-            break;
-        }
+    for line in lines.by_ref() {
+        hear(Said::read(&line?)?);
         // A failure here is the writer's end, which the next line shows.
         drop(answers.write_all(b"on\n"));
+        if start.elapsed() >= life {
+            crate::pause(rest);
+            break;
+        }
     }
     if let Some(status) = writer.0.try_wait()? {
         bail!("the writer ended by itself: {status}");
     }
-    let end = disk.position();
+    // Before its pipe, so that it is killed and does not fail.
     drop(writer);
-    mount.unmount()?;
-    session.umount_and_join().context("unmounting FUSE")?;
-    let mut log = disk.take_log();
-    log.truncate(end);
-    Ok(Recording { base, log, said })
+    Ok(())
 }

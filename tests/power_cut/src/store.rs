@@ -102,12 +102,13 @@ fn commit(seed: u64, random: &mut fastrand::Rng, last: &mut u64, aside: &mut u64
     }
 }
 
-/// Writes until it is killed.
+/// Writes until it is killed, from where the writer before it was killed.
 pub(crate) async fn write(dir: &Path, seed: u64) -> anyhow::Result<()> {
     let store = open(dir)?;
-    let mut random = fastrand::Rng::with_seed(seed);
-    let (mut last, mut aside) = (0, 0);
-    let mut drains = false;
+    let mut last = store.stat().newest;
+    let mut aside = store.aside(1 << 20).await?.len() as u64;
+    let mut random = fastrand::Rng::with_seed(seed ^ last);
+    let mut drains = random.bool();
     loop {
         let before = generations(dir)?;
         let next = commit(seed, &mut random, &mut last, &mut aside);
