@@ -105,6 +105,8 @@ enum Role {
         aside: u64,
         #[arg(long)]
         settling: u64,
+        #[arg(long, num_args = 2, required = true)]
+        in_hand: Vec<u64>,
     },
 }
 
@@ -138,8 +140,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.role {
         Some(Role::Writer { kind, dir, seed }) => write(*kind, dir, *seed),
-        Some(Role::Checker { kind, dir, seed, last, aside, settling }) => {
-            check(*kind, dir, *seed, Told { last: *last, aside: *aside, settling: *settling })
+        Some(Role::Checker { kind, dir, seed, last, aside, settling, in_hand }) => {
+            let in_hand = (in_hand[0], in_hand[1]);
+            check(*kind, dir, *seed, Told { last: *last, aside: *aside, settling: *settling, in_hand })
         }
         None if arguments.inside => drive(&arguments),
         None => return enter(),
@@ -290,6 +293,7 @@ fn check_cut(kind: Kind, scratch: &Path, image: &Path, seed: u64, told: Told) ->
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["checker", "--kind", kind.name(), "--seed", &seed.to_string(), "--dir"]).arg(&dir);
     command.args(["--last", &told.last.to_string(), "--aside", &told.aside.to_string()]);
+    command.args(["--in-hand", &told.in_hand.0.to_string(), &told.in_hand.1.to_string()]);
     command.args(["--settling", &told.settling.to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut checker = Running(command.spawn().context("starting the checker")?);
     let Some(status) = checker.end_within(CHECK_LIMIT)? else {

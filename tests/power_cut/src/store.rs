@@ -109,14 +109,18 @@ pub(crate) async fn write(dir: &Path, seed: u64) -> anyhow::Result<()> {
     let mut aside = store.aside(1 << 20).await?.len() as u64;
     let mut random = fastrand::Rng::with_seed(seed ^ last);
     let mut drains = random.bool();
+    if let Some(range) = store.in_hand(DESTINATION) {
+        tell(Said::InHand { first: range.first, last: range.last })?;
+    }
     loop {
         let before = generations(dir)?;
         let next = commit(seed, &mut random, &mut last, &mut aside);
         // Where nothing waits, a range that is asked for rides on the commit.
         if drains && waiting(&store) == 0 {
             let (range, committed) = tokio::join!(store.next_range(DESTINATION, 0, 0, limit(1)), store.commit(next));
-            range?;
             committed?;
+            let range = range?;
+            tell(Said::InHand { first: range.first, last: range.last })?;
         } else {
             store.commit(next).await?;
         }
@@ -128,6 +132,7 @@ pub(crate) async fn write(dir: &Path, seed: u64) -> anyhow::Result<()> {
         }
         if drains && waiting(&store) > 0 {
             let range = store.next_range(DESTINATION, 0, 0, limit(random.u64(1..=160))).await?;
+            tell(Said::InHand { first: range.first, last: range.last })?;
             let count = compare(seed, &store, &range).await?;
             // Said before: from now on the disk may say that it is delivered.
             tell(Said::Settling { last: range.last })?;
@@ -202,6 +207,8 @@ pub(crate) async fn check(dir: &Path, seed: u64, told: Told) -> anyhow::Result<O
 
     ensure!(stat.unhealthy.is_none(), "unhealthy: {:?}", stat.unhealthy);
     ensure!(stat.damaged_bytes == 0, "{} bytes are taken for damaged", stat.damaged_bytes);
+    let in_hand = to.in_hand.as_ref().map_or((0, 0), |range| (range.first, range.last));
+    ensure!(told.in_hand == (0, 0) || in_hand == told.in_hand, "in hand was {:?}, and is {in_hand:?}", told.in_hand);
     ensure!(cursor <= told.settling + 1, "delivered up to {}, and only {} was settled", cursor - 1, told.settling);
     ensure!((cursor.max(1)..=newest).all(|n| found[n as usize]), "there are holes between {cursor} and {newest}");
     let there = (told.last + 1).saturating_sub(cursor.max(1));

@@ -11,6 +11,8 @@ use anyhow::{Context, bail};
 pub(crate) enum Said {
     /// Everything up to here is acknowledged. A birth lies before it.
     Committed { last: u64, aside: u64, birth: bool },
+    /// This range is in hand, and must stay so until it is settled.
+    InHand { first: u64, last: u64 },
     /// The cursor may move past this one from now on.
     Settling { last: u64 },
     /// A round is over. A death may lie before it.
@@ -21,6 +23,7 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Said::Committed { last, aside, birth } => write!(f, "committed {last} {aside} {birth}"),
+            Said::InHand { first, last } => write!(f, "in-hand {first} {last}"),
             Said::Settling { last } => write!(f, "settling {last}"),
             Said::Went { death } => write!(f, "went {death}"),
         }
@@ -33,6 +36,7 @@ impl Said {
             ["committed", last, aside, birth] => {
                 Said::Committed { last: last.parse()?, aside: aside.parse()?, birth: birth.parse()? }
             }
+            ["in-hand", first, last] => Said::InHand { first: first.parse()?, last: last.parse()? },
             ["settling", last] => Said::Settling { last: last.parse()? },
             ["went", death] => Said::Went { death: death.parse()? },
             _ => bail!("a writer said {line:?}"),
@@ -60,13 +64,16 @@ pub(crate) struct Told {
     pub(crate) aside: u64,
     /// The last that may be counted as delivered.
     pub(crate) settling: u64,
+    /// First and last of the range in hand; 0 and 0 where it is being settled or there is none.
+    pub(crate) in_hand: (u64, u64),
 }
 
 impl Told {
     pub(crate) fn hear(&mut self, said: Said) {
         match said {
             Said::Committed { last, aside, .. } => (self.last, self.aside) = (last, aside),
-            Said::Settling { last } => self.settling = last,
+            Said::InHand { first, last } => self.in_hand = (first, last),
+            Said::Settling { last } => (self.settling, self.in_hand) = (last, (0, 0)),
             Said::Went { .. } => {}
         }
     }
