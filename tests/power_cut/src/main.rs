@@ -11,13 +11,14 @@
 //!
 //! The writer says over a pipe, before it goes on, what was acknowledged; the driver notes how many entries the log has
 //! at that moment. Afterwards the power is cut at positions of the log that a seed chooses: half of them in the rounds
-//! in which a generation was born or removed, a quarter at the very entry of an acknowledgement, a quarter anywhere.
+//! in which a generation was born or removed, a quarter at the very entry of an acknowledgement, an eighth while a writer
+//! opens, the rest anywhere. The writer of the store is killed every second or so and opens what that left.
 //! The disk of a cut is the disk after mkfs, all writes before the last flush, and of the writes after that flush each
 //! block of 4 KiB by chance (none, all, half, or any share of them): the rest was in the disk's cache and is gone. It is
 //! mounted, which replays ext4's journal, and another process opens the store on it: it must open undamaged, hold every
 //! observation and every entry set aside that was acknowledged up to the cut with equal values (or have it counted as
-//! delivered, which it may be only if it was settled), its ledger must balance, its state must be that of its newest
-//! observation, and it must take commits and drain to the end.
+//! delivered, which it may be only if it was settled) and the range in hand, its ledger must balance, its state must be
+//! that of its newest observation, and it must take commits and drain to the end.
 //!
 //! The controls prove that the harness drops what was not synced. They append lines to a file and rename files: with
 //! fdatasync of the file, or fsync of the folder, they must lose nothing; without it they must lose.
