@@ -16,8 +16,8 @@ test:
 
 lint:
 	@scripts/setup.sh demo
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 
 bench:
 	@scripts/setup.sh demo

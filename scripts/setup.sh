@@ -37,10 +37,10 @@ if [ "$for_what" = test ]; then
     need python3-venv python3 -c 'import ensurepip, venv'
     need util-linux command -v setpriv
     need util-linux command -v setsid
-    # The power cuts' disk.
+    # For the power cuts; /usr/sbin again.
     need util-linux command -v unshare
-    need mount test -x /usr/sbin/losetup -o -x /sbin/losetup
-    need e2fsprogs test -x /usr/sbin/mkfs.ext4 -o -x /sbin/mkfs.ext4
+    need mount command -v mount
+    need e2fsprogs test -x /usr/sbin/mkfs.ext4
     need systemd command -v systemd-analyze
     need procps command -v ps
     need tzdata test -e /usr/share/zoneinfo/Europe/Berlin

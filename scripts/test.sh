@@ -52,6 +52,11 @@ fi
 status=0
 cargo test "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 
+# A program of its own, so that the tests do not compile FUSE; left out where only some tests are asked for.
+if [ $# -eq 0 ]; then
+    timeout 900 cargo run --quiet -p power-cut -- --cuts 24 2>&1 | tee -a "$log" || status=${PIPESTATUS[0]}
+fi
+
 skipped=$( (
     [ -z "$no_engine" ] || echo "$no_engine"
     grep -a '^skipped: ' "$log" || true

@@ -104,6 +104,9 @@ impl Queue {
                 }
             }
         } else {
+            // A process that was killed between its write and its fdatasync leaves what is read here in the kernel only:
+            // nobody may see it before it is on the disk.
+            self.newest.sync()?;
             self.remove_drained();
         }
         self.publish();

@@ -11,7 +11,6 @@ mod kill;
 mod mqtt;
 mod packaging;
 mod path;
-mod power_cut;
 mod profiles;
 mod readme;
 mod replay;
