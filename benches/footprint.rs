@@ -105,7 +105,7 @@ fn run(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], seconds: u64
 
     let mut ward = Ward::new();
     let (publish, _stop) = publishing(broker);
-    let mut second = |ward: &mut Ward| {
+    let second = |ward: &mut Ward| {
         let start = Instant::now();
         for (device, line) in lines.iter().enumerate() {
             let frame = ward.band(device) + "\n";
