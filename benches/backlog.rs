@@ -16,6 +16,9 @@ mod rig;
 use rig::ward::{self, Speak};
 use rig::{Arguments, biogate, configuration, cpu, disk_bytes, number, peak_rss_kib, state};
 
+/// A process that does nothing for so long is done; on a crowded machine a second is too short.
+const IDLE: Duration = Duration::from_secs(4);
+
 /// A frame of the ward is two events on average.
 const EVENTS_PER_FRAME: u64 = 2;
 
@@ -72,8 +75,8 @@ fn fill(dir: &Path, config: &Path, recording: &Path) -> u64 {
     let pid = child.id();
     let mut progress = Progress::default();
     let mut idle_since = Instant::now();
-    // Filled once it does nothing for a second but try the destination again.
-    while idle_since.elapsed() < Duration::from_secs(1) {
+    // Filled once it does nothing for some seconds but try the destination again.
+    while idle_since.elapsed() < IDLE {
         std::thread::sleep(Duration::from_millis(50));
         let before = progress.moments.last().map(|(_, cpu)| *cpu);
         progress.look(pid, rig::written(pid));
@@ -81,7 +84,7 @@ fn fill(dir: &Path, config: &Path, recording: &Path) -> u64 {
             idle_since = Instant::now();
         }
     }
-    let took = start.elapsed() - Duration::from_secs(1);
+    let took = start.elapsed() - IDLE;
     let used = cpu(pid);
     let on_disk = disk_bytes(&dir.join("data"));
     end(child, Signal::INT);
@@ -106,7 +109,7 @@ fn drain(dir: &Path, config: &Path, waiting: u64) {
     let mut progress = Progress::default();
     let mut first = None;
     let mut idle_since = Instant::now();
-    while idle_since.elapsed() < Duration::from_secs(3) {
+    while idle_since.elapsed() < IDLE {
         std::thread::sleep(Duration::from_millis(if first.is_some() { 20 } else { 1 }));
         let bytes: u64 = files(&archive).iter().flat_map(fs::metadata).map(|meta| meta.len()).sum();
         if bytes > 0 {
@@ -118,7 +121,7 @@ fn drain(dir: &Path, config: &Path, waiting: u64) {
         }
         assert!(state(pid) != 'Z', "it ended");
     }
-    let took = start.elapsed() - Duration::from_secs(3);
+    let took = start.elapsed() - IDLE;
     let used = cpu(pid);
     let (data, peak) = (disk_bytes(&dir.join("data")), progress.peak_rss_kib.max(peak_rss_kib(pid).unwrap_or(0)));
     end(child, Signal::TERM);

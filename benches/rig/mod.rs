@@ -1,5 +1,6 @@
 //! What the benches share: the real binary in a fresh folder, what the kernel says it cost, and a deterministic recording.
 #![allow(dead_code, reason = "each bench uses its own part of it")]
+#![allow(clippy::disallowed_methods, reason = "a bench looks at a process from its own thread")]
 
 use std::fmt::Write as _;
 use std::fs::File;
