@@ -86,13 +86,20 @@ impl Anchors {
         self.dropped += unneeded as u64;
     }
 
-    /// Unix milliseconds of `heard` as the first `version` anchors tell it, and how well that is known.
+    /// Unix milliseconds of `heard` as the first `version` anchors tell it, and how well that is known; of a boot
+    /// without an anchor the floor.
+    pub fn unix_ms(&self, version: u64, heard: Heard) -> (i64, ClockQuality) {
+        // Never seen of an observation: a run writes an anchor before its first one.
+        self.known_ms(version, heard).unwrap_or((self.floor_ms, ClockQuality::Estimated))
+    }
+
+    /// The same, where the boot has an anchor.
     ///
     /// A synchronised anchor of the boot speaks for all of it, also for what was heard before the clock was set: uptime
     /// does not step. Only a boot without one falls back to its estimates.
-    pub fn unix_ms(&self, version: u64, heard: Heard) -> (i64, ClockQuality) {
+    pub fn known_ms(&self, version: u64, heard: Heard) -> Option<(i64, ClockQuality)> {
         if heard.boot == BootId::WALL {
-            return (heard.ms.min(i64::MAX as u64) as i64, ClockQuality::Synced);
+            return Some((heard.ms.min(i64::MAX as u64) as i64, ClockQuality::Synced));
         }
         let seen = version.saturating_sub(self.dropped).min(self.kept.len() as u64) as usize;
         let of_boot = || self.kept[..seen].iter().filter(|anchor| anchor.boot == heard.boot);
@@ -102,11 +109,7 @@ impl Anchors {
             of_quality.take_while(|anchor| anchor.from_ms <= heard.ms).last().or(first)
         };
         let at = |anchor: &Anchor| (heard.ms as i64).saturating_add(anchor.offset_ms);
-        match (best(true), best(false)) {
-            (Some(anchor), _) => (at(anchor), ClockQuality::Synced),
-            (None, Some(anchor)) => (at(anchor), ClockQuality::Estimated),
-            // Never seen in practice: a run writes an anchor before its first observation.
-            (None, None) => (self.floor_ms, ClockQuality::Estimated),
-        }
+        let synced = best(true).map(|anchor| (at(anchor), ClockQuality::Synced));
+        synced.or_else(|| best(false).map(|anchor| (at(anchor), ClockQuality::Estimated)))
     }
 }

@@ -34,7 +34,7 @@ use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
-const STEP_DEADLINE: Duration = Duration::from_secs(4);
+const STEP_DEADLINE: Duration = Duration::from_millis(2_500);
 
 /// How long a start waits for a store that somebody else holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);

@@ -136,7 +136,9 @@ impl<'a> Resolver<'a> {
             (None, Unassigned::Forward) => Uuid::nil(),
             (None, Unassigned::Park) => return Resolved::Parked(observation),
         };
-        let period_start = observation.since.map(|since| self.anchors.unix_ms(self.version, since).0.min(timestamp));
+        // The boot in which the period began may be long forgotten; then nobody knows when that was.
+        let began = observation.since.and_then(|since| self.anchors.known_ms(self.version, since));
+        let period_start = began.map(|(began_ms, _)| began_ms.min(timestamp));
         let location = assignment.and_then(|found| found.location.clone()).or_else(|| self.basis.location.clone());
         let event_id = event_id(run, &observation);
         let mut metadata = observation.metadata;

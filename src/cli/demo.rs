@@ -35,8 +35,8 @@ const NAMES: [&str; 8] = ["anna", "bela", "carla", "dario", "edda", "farid", "gr
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// How many virtual patients, each on a serial line of its own
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=8))]
+    /// How many virtual patients, each on a serial line of its own; none with --mqtt alone
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=8))]
     patients: u8,
     /// End by itself after this time; otherwise with Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -52,6 +52,7 @@ pub(super) struct DemoArgs {
 /// Runs it and prints the ledger.
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]
 pub(super) async fn run(arguments: DemoArgs) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(arguments.patients > 0 || arguments.mqtt.is_some(), "--patients 0 leaves nobody; add --mqtt URL");
     let dir = folder(arguments.dir.as_deref())?;
     let (end_patients, patients_end) = watch::channel(false);
     let lines =

@@ -174,4 +174,15 @@ mod tests {
         assert_eq!(anchors.unix_ms(2, Heard { boot: BOOT, ms: 150 }).0, 1_000_000_000_050);
         assert_eq!(keeper.observe(sample(200, 1_000_000_000_100, false)), None);
     }
+
+    #[test]
+    fn a_boot_that_nobody_remembers_has_no_time() {
+        let mut anchors = Anchors::new(7);
+        anchors.append(Anchor { boot: BOOT, from_ms: 0, offset_ms: 1_000, synced: true });
+        anchors.forget_boots_except(|_| false);
+        assert_eq!(anchors.known_ms(1, Heard { boot: BOOT, ms: 5 }), None);
+        assert_eq!(anchors.version(), 1, "numbers go on");
+        anchors.append(Anchor { boot: BOOT, from_ms: 10, offset_ms: 2_000, synced: true });
+        assert_eq!(anchors.known_ms(2, Heard { boot: BOOT, ms: 15 }), Some((2_015, ClockQuality::Synced)));
+    }
 }

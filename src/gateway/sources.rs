@@ -15,6 +15,9 @@ use crate::source::mqtt::{self, MqttBroker, MqttDevice};
 use crate::source::serial::{self, SerialSettings};
 use crate::source::supervise::supervise;
 
+/// How long a source that is replaced may take to end. What it does not acknowledge by then comes again.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
 /// What one source was started with; a difference restarts it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Made {
@@ -58,7 +61,7 @@ impl Running {
         });
         // A port must be free and a session's connection gone before the successor takes them.
         for source in old {
-            ended(source.task, mqtt::LINGER + Duration::from_secs(2)).await;
+            ended(source.task, HAND_OVER).await;
         }
         for (name, made) in wanted {
             self.sources.entry(name).or_insert_with(|| start(made, context));
