@@ -3,7 +3,7 @@
 //! By hand because the general serializer goes through one visitor for each field, and an append has about a
 //! microsecond for an observation. Every item is the shortest form of its value, so equal values are equal bytes.
 
-use super::chunk::Damaged;
+use super::damage::Damaged;
 
 /// Tag 4: a decimal fraction, `[exponent, mantissa]`.
 const TAG_DECIMAL: u8 = 0xc4;

@@ -21,6 +21,7 @@ use uuid::Uuid;
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::cbor::Writer;
+use super::damage::{Damaged, NO_KEY};
 use super::rows::{Texts, read_observations, write_observations};
 use super::seal::Key;
 use super::{Chunk, Error, Sequence};
@@ -37,16 +38,6 @@ pub(super) const HEADER_BYTES: usize = 52;
 const MAX_RAW_BYTES: usize = 16 << 20;
 const VERSION: u8 = 1;
 const SEALED: u8 = 1;
-
-/// Bytes that are not what was written; says what is wrong with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Damaged(pub(super) &'static str);
-
-/// Sealed, and there is no key.
-pub(super) const NO_KEY: Damaged = Damaged("it is sealed, and no key_file is set");
-/// Sealed with another key (the CRC fits, so it is what was written).
-pub(super) const WRONG_KEY: Damaged = Damaged("it was sealed with another key than that of key_file");
 
 /// A chunk's header, checked but for the CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

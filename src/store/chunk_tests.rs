@@ -5,7 +5,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::chunk::{Codec, Damaged, WRONG_KEY};
+use super::chunk::Codec;
+use super::damage::{Damaged, WRONG_KEY};
 use super::seal::Key;
 use crate::observation::{DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard, RunId};

@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use super::seal::Key;
 use super::{Error, FORMAT};
 
+/// Free bytes below which nothing is written: sled must not meet a full disk in the middle of its log.
+pub(super) const RESERVE_BYTES: u64 = 2 << 20;
 const BALLAST_BYTES: u64 = 8 << 20;
 const FORMAT_START: &str = "biogate store ";
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use super::folder;
-use super::queue::{Queue, RESERVE_BYTES};
+use super::folder::{self, RESERVE_BYTES};
+use super::queue::Queue;
 use super::{Error, Gap, GapCause, WhenFull};
 use crate::reading::Heard;
 

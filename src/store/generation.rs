@@ -9,7 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use super::chunk::{Damaged, Header, NO_KEY, WRONG_KEY};
+use super::chunk::Header;
+use super::damage::{Damaged, NO_KEY, WRONG_KEY};
 use super::record::MAX_RECORD_BYTES;
 use super::{Error, Sequence};
 

@@ -53,6 +53,7 @@ mod chunk;
 #[cfg(test)]
 mod chunk_tests;
 mod commit;
+mod damage;
 mod drain;
 mod error;
 mod folder;

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::aside::Aside;
 use super::chunk::{Codec, Header};
-use super::folder;
+use super::folder::{self, RESERVE_BYTES};
 use super::generation::{Generation, MAX_RECORDS};
 use super::ledger::{Known, MAX_BOOTS, Own};
 use super::record::{self, Kind, MAX_RECORD_BYTES, MAX_TAIL_BESIDE_CHUNK, Place};
@@ -17,9 +17,6 @@ use super::row::{Row, split_state};
 use super::view::Shared;
 use super::{CutLimit, DestinationStat, Error, Gap, GapCause, Ledger, Range, Settings, Stat, StateChange};
 use crate::reading::RunId;
-
-/// Free bytes below which nothing is written: sled must not meet a full disk in the middle of its log.
-pub(super) const RESERVE_BYTES: u64 = 2 << 20;
 
 /// A forwarder that waits for the next range of an idle destination.
 pub(super) struct Waiter {

@@ -18,7 +18,8 @@
 //! aside record is its entries. Both are compressed and, with a key, sealed.
 
 use super::cbor::{Item, Reader, Writer};
-use super::chunk::{Codec, Damaged, Header, MAX_CHUNK_BYTES};
+use super::chunk::{Codec, Header, MAX_CHUNK_BYTES};
+use super::damage::Damaged;
 use super::{Error, StateChange};
 
 /// What a record begins with.

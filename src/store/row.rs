@@ -7,10 +7,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::chunk::{Codec, Header};
-use super::folder::{self, named};
+use super::folder::{self, RESERVE_BYTES, named};
 use super::generation::{Generation, NotOpened};
 use super::ledger::{OWN, Own};
-use super::queue::RESERVE_BYTES;
 use super::record::{self, Kind, Place};
 use super::salvage::{self, Found, Part};
 use super::view::View;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::cbor::{Item, Reader, Writer, signed};
-use super::chunk::Damaged;
+use super::damage::Damaged;
 use crate::observation::{DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard};
 

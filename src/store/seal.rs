@@ -7,7 +7,7 @@ use chacha20poly1305::aead::{Aead, Generate, KeyInit, Payload};
 use chacha20poly1305::{Key as Secret, XChaCha20Poly1305, XNonce};
 
 use super::Error;
-use super::chunk::{Damaged, WRONG_KEY};
+use super::damage::{Damaged, WRONG_KEY};
 
 /// The store's key. It never appears in `Debug`, logs or errors.
 #[derive(Clone)]
