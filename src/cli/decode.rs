@@ -21,7 +21,7 @@ use crate::interpret::{
 use crate::observation::{DeviceTime, Observation};
 use crate::reading::{BootId, Channel, Element, Heard, Reading};
 
-use super::explain;
+use super::explain::{self, Frame};
 use super::profile_folders::{self, ProfileFolders};
 
 /// Frames are taken as heard this far apart, so that repeats are no twins and every event shows.
@@ -192,14 +192,6 @@ impl DecodeArgs {
         let text = self.text.iter().map(|text| Ok(Bytes::from(text.clone())));
         hex.chain(text).collect()
     }
-}
-
-/// One frame and what it said.
-pub(super) struct Frame {
-    profile: Arc<str>,
-    /// After unpacking and gathering; empty where the framing refused it.
-    pub(super) bytes: Bytes,
-    pub(super) said: Explained,
 }
 
 fn any_refused(frames: &[Frame]) -> bool {

@@ -1,10 +1,20 @@
 //! The drawing of `decode --explain`: bytes, and under them the fields that they are.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::json;
 
-use super::decode::Frame;
+use crate::interpret::catalog::Explained;
+
+/// One frame and what it said.
+pub(super) struct Frame {
+    pub(super) profile: Arc<str>,
+    /// After unpacking and gathering; empty where the framing refused it.
+    pub(super) bytes: Bytes,
+    pub(super) said: Explained,
+}
 
 /// Bytes in a row.
 const ROW: usize = 16;
