@@ -5,6 +5,8 @@ use std::time::Duration;
 use crate::forward::file::{self, File};
 use crate::forward::health::Health;
 use crate::forward::refusal::Refusal;
+#[cfg(feature = "clickhouse")]
+use crate::forward::retry::LONGEST_WAIT;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
 
@@ -37,6 +39,15 @@ impl Kind {
             Kind::File(_) => "file",
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => "clickhouse",
+        }
+    }
+
+    /// The longest wait between two tries. Nobody is spared by asking the hub's own disk less often.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        match self {
+            Kind::File(_) => Duration::from_secs(2),
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(_) => LONGEST_WAIT,
         }
     }
 

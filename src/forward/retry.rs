@@ -9,7 +9,7 @@ use std::time::Duration;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
 /// No wait is longer than this, but for what the peer itself asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A peer that asks for more than this (`Retry-After`) is asked again all the same.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(600);
@@ -36,6 +36,7 @@ pub enum Failure {
 #[derive(Debug)]
 pub struct Retry {
     rng: fastrand::Rng,
+    longest: Duration,
     attempts: u32,
     pause: Duration,
     not_before: Duration,
@@ -44,7 +45,18 @@ pub struct Retry {
 impl Retry {
     /// A backoff whose jitter follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        Retry { rng: fastrand::Rng::with_seed(seed), attempts: 0, pause: Duration::ZERO, not_before: Duration::ZERO }
+        Retry {
+            rng: fastrand::Rng::with_seed(seed),
+            longest: LONGEST_WAIT,
+            attempts: 0,
+            pause: Duration::ZERO,
+            not_before: Duration::ZERO,
+        }
+    }
+
+    /// The same, with a longest wait of its own.
+    pub(crate) fn waiting_at_most(self, longest: Duration) -> Self {
+        Retry { longest, ..self }
     }
 
     /// Failures since the last success.
@@ -54,7 +66,7 @@ impl Retry {
 
     /// A try failed at `now`; returns when to try again.
     pub fn failed(&mut self, now: Duration, failure: Failure) -> Duration {
-        let doubled = FIRST_WAIT.saturating_mul(1u32 << self.attempts.min(16)).min(LONGEST_WAIT);
+        let doubled = FIRST_WAIT.saturating_mul(1u32 << self.attempts.min(16)).min(self.longest);
         self.attempts = self.attempts.saturating_add(1);
         // Half fixed and half random: ten thousand hubs whose warehouse comes back must not knock in step.
         let mut wait = doubled.mul_f64(0.5 + 0.5 * self.rng.f64());

@@ -80,7 +80,7 @@ impl Forwarder {
             store,
             inputs,
             health,
-            retry: Retry::new(seed),
+            retry: Retry::new(seed).waiting_at_most(settings.kind.longest_wait()),
             started: Instant::now(),
         })
     }
