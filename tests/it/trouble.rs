@@ -122,6 +122,7 @@ fn a_damaged_store_starts_counts_what_is_lost_and_goes_on() {
         hub.start();
         wait_for_subscription(&mosquitto, &hub);
         let archive = hub.dir.path().join("archive");
+        wait_for(SOON, || archive.exists().then_some(())).expect("the destination has made its folder");
         // With its destination away everything stays in the store, to be damaged there.
         std::fs::rename(&archive, archive.with_extension("away")).unwrap();
         for part in 0..20 {
