@@ -97,15 +97,8 @@ pub(super) fn broker(raw: raw::Mqtt, places: &Places) -> Result<Broker, Error> {
     if !url.starts_with("mqtt://") && !url.starts_with("mqtts://") {
         return Err(error(format!("found url = \"{url}\"; write mqtt://HOST:1883 or mqtts://HOST:8883")));
     }
-    let files = [
-        ("password_file", &raw.password_file),
-        ("ca_file", &raw.ca_file),
-        ("cert_file", &raw.cert_file),
-        ("key_file", &raw.key_file),
-    ];
-    for (key, file) in files {
-        file.as_ref().map_or(Ok(()), |file| readable(key, file)).map_err(error)?;
-    }
+    let files = [&raw.password_file, &raw.ca_file, &raw.cert_file, &raw.key_file];
+    peer_files_readable(files).map_err(error)?;
     Ok(Broker {
         name: raw.name.into(),
         url,
@@ -183,15 +176,8 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
     };
     let kind = match raw.kind.as_deref() {
         Some("clickhouse") => {
-            let files = [
-                ("password_file", &raw.password_file),
-                ("ca_file", &raw.ca_file),
-                ("cert_file", &raw.cert_file),
-                ("key_file", &raw.key_file),
-            ];
-            for (key, file) in files {
-                file.as_ref().map_or(Ok(()), |file| readable(key, file)).map_err(error)?;
-            }
+            let files = [&raw.password_file, &raw.ca_file, &raw.cert_file, &raw.key_file];
+            peer_files_readable(files).map_err(error)?;
             let database = raw.database.clone().unwrap_or_else(|| "biometrics".into());
             let settings = clickhouse::Settings {
                 user: raw.user.clone(),
@@ -225,6 +211,13 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
 /// 1 to 64 of `[A-Za-z0-9._-]`: what an MQTT capture takes, and safe in a path and in a metric's label.
 pub(super) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// The files that a broker and a warehouse may need alike: password, authority, own certificate and its key.
+fn peer_files_readable(files: [&Option<PathBuf>; 4]) -> Result<(), String> {
+    let keys = ["password_file", "ca_file", "cert_file", "key_file"];
+    let named = keys.into_iter().zip(files).filter_map(|(key, file)| Some((key, file.as_ref()?)));
+    named.into_iter().try_for_each(|(key, file)| readable(key, file))
 }
 
 /// Secrets are files: an unreadable one is found now and not at three in the morning.
