@@ -1,0 +1,1 @@
+//! PURE What is near: a bounded list of the peripherals that were heard lately.
