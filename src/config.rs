@@ -38,6 +38,8 @@ pub struct Config {
     pub wearers: Vec<Wearer>,
     /// MQTT brokers.
     pub brokers: Vec<Broker>,
+    /// The `[ble]` section.
+    pub ble: Ble,
     /// The `[clock]` section.
     pub clock: keeper::Settings,
     /// Plausible ranges that differ from the built-in ones.
@@ -90,6 +92,13 @@ pub enum Link {
         /// `None`: the source's own default.
         silence: Option<Duration>,
     },
+    /// An address, or `name:GLOB`; linked anew after so long without a value.
+    Ble {
+        /// As written.
+        target: String,
+        /// `None`: learned from the device's own rhythm.
+        silence: Option<Duration>,
+    },
     /// A topic template on one of the brokers.
     Mqtt {
         /// As written, with its captures.
@@ -110,6 +119,19 @@ pub struct Wearer {
     pub location: Option<Arc<str>>,
     /// Whether the entry names no sensor, but what a topic captures: such a device may have spoken before.
     pub captured: bool,
+}
+
+/// `[ble]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ble {
+    /// Names or addresses of the adapters to use; empty for all.
+    pub adapters: Vec<String>,
+    /// Services of which any sensor is read.
+    pub services: Vec<Arc<str>>,
+    /// Simultaneous links per adapter.
+    pub max_links: usize,
+    /// Whether bluetoothd may be restarted when nothing else helps.
+    pub restart_bluetoothd: bool,
 }
 
 /// `[[mqtt]]`
@@ -189,6 +211,7 @@ impl Config {
             devices,
             wearers,
             brokers,
+            ble: checks::ble(raw.ble).map_err(main)?,
             clock: checks::clock(raw.clock),
             limits,
             destinations,

@@ -236,6 +236,7 @@ impl Gateway {
             inlet: self.inlet.clone().context("the gateway is stopping")?,
             health: self.board.sources.clone(),
             uptime: Arc::new(move || system::heard_now(boot)),
+            wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
     }
