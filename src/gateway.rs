@@ -147,6 +147,8 @@ impl Gateway {
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
             gate: timekeeping.gate(),
+            #[cfg(feature = "ble")]
+            nearby: Arc::default(),
             started_ms: system::uptime_ms(),
         });
         Ok(Gateway {

@@ -12,6 +12,7 @@ pub mod allow;
 pub mod ladder;
 pub mod nearby;
 pub mod records;
+pub mod session;
 pub mod turns;
 
 use std::sync::Arc;

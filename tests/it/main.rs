@@ -9,6 +9,8 @@ mod forward;
 mod framing;
 mod kill;
 mod mqtt;
+#[cfg(feature = "ble")]
+mod nearby;
 mod packaging;
 mod path;
 mod profiles;
