@@ -23,6 +23,9 @@ pub mod raw;
 /// Where the gateway looks unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/biogate/biogate.toml";
 
+/// Where the installed service listens for the commands.
+pub const DEFAULT_SOCKET: &str = "/run/biogate/control.sock";
+
 const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(4);
 
 /// A configuration that can be run.
@@ -183,6 +186,11 @@ impl Error {
     }
 }
 
+/// Whether a device entry may have this name.
+pub fn is_name(text: &str) -> bool {
+    checks::is_name(text)
+}
+
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
@@ -228,7 +236,7 @@ impl Config {
     /// in its own folder.
     pub fn control_socket(&self) -> PathBuf {
         match self.gateway.data_dir == Path::new(checks::DEFAULT_DATA_DIR) {
-            true => PathBuf::from("/run/biogate/control.sock"),
+            true => PathBuf::from(DEFAULT_SOCKET),
             false => self.gateway.data_dir.join("control.sock"),
         }
     }

@@ -1,7 +1,9 @@
 //! The sources that run, one per serial device and broker, and how they follow a configuration that is read again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+#[cfg(feature = "ble")]
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -14,7 +16,7 @@ use crate::interpret::Catalog;
 #[cfg(feature = "ble")]
 use crate::interpret::profile::{Get, Profile};
 #[cfg(feature = "ble")]
-use crate::source::ble::{self, BleDevice, BleSettings, Plan, Wanted, allow::Target};
+use crate::source::ble::{self, BleDevice, BleSettings, Plan, Wanted, allow::Target, nearby::Nearby};
 use crate::source::context::{Context, Stop};
 use crate::source::mqtt::{self, MqttBroker, MqttDevice};
 use crate::source::serial::{self, SerialSettings};
@@ -43,6 +45,9 @@ struct Source {
 #[derive(Default)]
 pub(super) struct Running {
     sources: HashMap<String, Source>,
+    /// What the radio hears, for who asks.
+    #[cfg(feature = "ble")]
+    pub(super) nearby: Arc<Mutex<Nearby>>,
 }
 
 impl Running {
@@ -71,7 +76,15 @@ impl Running {
             ended(source.task, HAND_OVER).await;
         }
         for (name, made) in wanted {
-            self.sources.entry(name).or_insert_with(|| start(made, context));
+            let start = || {
+                start(
+                    made,
+                    context,
+                    #[cfg(feature = "ble")]
+                    &self.nearby,
+                )
+            };
+            self.sources.entry(name).or_insert_with(start);
         }
         Ok(())
     }
@@ -103,7 +116,7 @@ async fn ended(mut task: JoinHandle<()>, deadline: Duration) {
     }
 }
 
-fn start(made: Made, context: &Context) -> Source {
+fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mutex<Nearby>>) -> Source {
     let (stop, stopping) = watch::channel(false);
     let context = Context { stop: Stop::new(stopping), ..context.clone() };
     let task = match made.clone() {

@@ -20,6 +20,7 @@ mod link;
 pub mod nearby;
 pub mod records;
 mod session;
+pub mod survey;
 mod talk;
 pub mod turns;
 mod worker;
