@@ -274,10 +274,18 @@ pub fn validate(plan: &Plan) -> anyhow::Result<()> {
 
 /// Every entry with its profile.
 fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+    for device in config.devices.iter().filter(|device| device.key.is_some()) {
+        if profiles.get(&device.profile).is_some_and(|profile| !profile.decrypts()) {
+            let found =
+                format!("found key_file, and the profile {} reads no encrypted frames; leave it out", device.profile);
+            return Err(config.device_error(&device.name, found).into());
+        }
+    }
     let entries = config.devices.iter().map(|device| EntryBinding {
         entry: device.name.clone(),
         profile: device.profile.clone(),
         component: device.component.clone(),
+        key: device.key.clone(),
     });
     let made = Catalog::new(profiles, entries.collect(), config.limits.clone());
     made.map_err(|unknown| {

@@ -1,7 +1,7 @@
 //! The shipped profiles, inside the program.
 
 /// File name and text of each.
-pub const FILES: [(&str, &str); 16] = [
+pub const FILES: [(&str, &str); 17] = [
     ("bluetooth-battery.toml", include_str!("../../device-profiles/bluetooth-battery.toml")),
     ("bluetooth-blood-pressure.toml", include_str!("../../device-profiles/bluetooth-blood-pressure.toml")),
     ("bluetooth-health-thermometer.toml", include_str!("../../device-profiles/bluetooth-health-thermometer.toml")),
@@ -21,6 +21,7 @@ pub const FILES: [(&str, &str); 16] = [
     ("nonin-ascii.toml", include_str!("../../device-profiles/nonin-ascii.toml")),
     ("nonin-oem3.toml", include_str!("../../device-profiles/nonin-oem3.toml")),
     ("serial-vitals-line.toml", include_str!("../../device-profiles/serial-vitals-line.toml")),
+    ("xiaomi-mibeacon.toml", include_str!("../../device-profiles/xiaomi-mibeacon.toml")),
 ];
 
 #[cfg(test)]

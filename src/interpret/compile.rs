@@ -132,6 +132,10 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
         let step = scope.step(row.get_ref(), &table.objects).map_err(|wrong| wrong.at(row.span()))?;
         steps.push(step);
     }
+    let recipes = steps.iter().filter(|step| matches!(step.act, Act::Decrypt(_))).count();
+    if recipes > 1 {
+        return Err(Wrong::new(format!("{recipes} rows of type decrypt"), "one, as the whole rest is encrypted"));
+    }
     let reads_objects = steps.iter().any(|step| matches!(step.act, Act::Objects(_)));
     if !reads_objects && let Some(row) = table.objects.first() {
         return Err(Wrong::new("a table objects", "add a row { type = \"objects\" } to fields").at(row.span()));

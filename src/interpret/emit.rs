@@ -121,7 +121,7 @@ impl Context<'_> {
         let mut key = self.channel.name.as_bytes().to_vec();
         for slot in slots {
             key.push(0);
-            key.extend(self.raw_bytes(slot));
+            key.extend(self.raw_bytes(slot, decoded));
         }
         memory.is_twin(key, self.reading.heard, self.profile.same_within)
     }
@@ -141,13 +141,14 @@ impl Context<'_> {
         }
         let (resets, changed) = memory.resets_after(slots().map(|slot| slot.raw).collect());
         out.memory_changed |= changed;
-        Some((resets, slots().flat_map(|slot| self.raw_bytes(slot)).collect()))
+        Some((resets, slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect()))
     }
 
     /// The bytes of a field as the device sent them; of a text or JSON its value.
-    fn raw_bytes(&self, slot: &Slot) -> Vec<u8> {
+    fn raw_bytes(&self, slot: &Slot, decoded: &Decoded) -> Vec<u8> {
         let (start, end) = (slot.at.0 as usize, slot.at.1 as usize);
-        match self.reading.bytes.get(start..end) {
+        let frame = decoded.plain.as_deref().unwrap_or(&self.reading.bytes);
+        match frame.get(start..end) {
             Some(bytes) if !bytes.is_empty() => bytes.to_vec(),
             _ => super::work::shown(&slot.value).into_bytes(),
         }

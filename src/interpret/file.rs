@@ -286,6 +286,10 @@ pub struct ExampleRow {
     pub hex: Option<Texts>,
     /// The frame as text, or several.
     pub text: Option<Texts>,
+    /// Encrypted frames: the device's key, 32 hexadecimal digits. Published ones only.
+    pub key: Option<String>,
+    /// Advertisements: the sender's address, as `"A0:9E:1A:00:11:22"`.
+    pub mac: Option<String>,
     /// Exactly these events, in order, of all frames together: `{ heart_rate = 72 }`, value in the type's unit.
     pub events: Option<Vec<BTreeMap<String, f64>>>,
     /// These fields of the last frame have these values; others may be there.

@@ -13,6 +13,7 @@ mod compile_row;
 mod compile_work;
 mod counter;
 pub mod decode;
+pub mod decrypt;
 mod emit;
 pub mod error;
 mod example;

@@ -9,7 +9,7 @@ use crate::reading::Element;
 use super::error::{ProfileError, Wrong};
 use super::file::{GetName, ProfileFile};
 use super::link::{FrameSpec, LinkSpec};
-use super::step::Channel;
+use super::step::{Act, Channel};
 use super::{builtin, compile, example};
 
 /// A device profile, ready to interpret.
@@ -108,6 +108,12 @@ impl Profile {
     /// How its stream of bytes is cut into frames; `None` where it is no stream.
     pub fn frame(&self) -> Option<&FrameSpec> {
         self.frame.as_ref()
+    }
+
+    /// Whether it reads encrypted frames, so that a device entry may have a key.
+    pub fn decrypts(&self) -> bool {
+        let steps = self.channels.iter().flat_map(|channel| &channel.steps);
+        steps.into_iter().any(|step| matches!(step.act, Act::Decrypt(_)))
     }
 
     /// Its channels and how their bytes are got.

@@ -75,7 +75,15 @@ pub(super) enum Test {
 pub(super) enum Act {
     Field(Field),
     Objects(Objects),
-    Decrypt(RecipeName),
+    Decrypt(Decrypt),
+}
+
+/// Replaces the encrypted rest of the frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decrypt {
+    pub(super) recipe: RecipeName,
+    /// The field `mac`, where the frame may carry the sender's address.
+    pub(super) mac: Option<SlotId>,
 }
 
 /// Tag-value rows to the end.

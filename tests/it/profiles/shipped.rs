@@ -12,7 +12,7 @@ use super::{Device, reading};
 #[test]
 fn every_shipped_profile_loads_so_its_examples_hold() {
     let set = ProfileSet::builtin().unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(set.iter().count(), 16);
+    assert_eq!(set.iter().count(), 17);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 /// One catalog with an entry for each shipped profile.
 fn everything() -> (ProfileSet, Catalog) {
     let set = ProfileSet::builtin().unwrap();
-    let bind = |id: &str| EntryBinding { entry: id.into(), profile: id.to_owned(), component: None };
+    let bind = |id: &str| EntryBinding { entry: id.into(), profile: id.to_owned(), component: None, key: None };
     let bindings = set.iter().map(|profile| bind(profile.id())).collect();
     let catalog = Catalog::new(&set, bindings, Limits::default()).unwrap();
     (set, catalog)
