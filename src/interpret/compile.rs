@@ -170,6 +170,7 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
         strict_end: !framing.is_some_and(|frame| matches!(frame.cut, Cut::Fixed { .. })),
         same_if: named(file.same_if.as_ref()),
         identity: named(file.identity.as_ref()),
+        stored: table.get == Some(GetName::Indicate) || profile.link.records.is_some(),
         remembered,
         good_examples: table.examples.iter().filter(|row| row.get_ref().refuse.is_none()).count(),
         refused_examples: table.examples.iter().filter(|row| row.get_ref().refuse.is_some()).count(),

@@ -41,6 +41,9 @@ impl Context<'_> {
             }
         }
         let identity = self.identity(decoded, memory, out);
+        if out.duplicate {
+            return;
+        }
         let mut index = 0;
         for emit in &self.channel.emits {
             self.emit(emit, decoded, identity.as_ref(), &mut index, memory, out);
@@ -126,7 +129,8 @@ impl Context<'_> {
         memory.is_twin(key, self.reading.heard, self.profile.same_within)
     }
 
-    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there.
+    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there. A stored record
+    /// that came before is a duplicate; as records come in any order, a fall among them is no reset.
     fn identity(
         &self,
         decoded: &Decoded,
@@ -139,9 +143,15 @@ impl Context<'_> {
         if !known || self.profile.identity_needs_clock && !memory.clock_checked() {
             return None;
         }
+        let raw = || slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect();
+        if self.channel.stored {
+            out.duplicate = memory.is_known_record(&self.channel.name, &self.reading.bytes);
+            out.memory_changed |= !out.duplicate;
+            return Some((memory.resets(), raw()));
+        }
         let (resets, changed) = memory.resets_after(slots().map(|slot| slot.raw).collect());
         out.memory_changed |= changed;
-        Some((resets, slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect()))
+        Some((resets, raw()))
     }
 
     /// The bytes of a field as the device sent them; of a text or JSON its value.

@@ -10,6 +10,8 @@ use uuid::Uuid;
 use crate::observation::Value;
 use crate::reading::{BootId, Heard};
 
+use super::records::Records;
+
 /// How many readings are remembered to recognise twins; a bound, a device sends few of them within seconds.
 const TWINS: usize = 8;
 
@@ -22,8 +24,8 @@ const STATE_WITH_EXTRAS: u8 = 2;
 /// A counter below this may follow a larger one: the sensor has restarted.
 const RESTARTED_BELOW: u32 = 100;
 
-/// What interpretation remembers of one device. Only what must outlive a restart (counter totals, reset counts) is in
-/// `to_state`; twins, `every` and context are not.
+/// What interpretation remembers of one device. Only what must outlive a restart (counter totals, reset counts, the counter
+/// of encrypted frames, stored records, whether the clock was checked) is in `to_state`; twins, `every` and context are not.
 #[derive(Debug, Default)]
 pub struct DeviceMemory {
     /// The profile that context, twins and `every` belong to.
@@ -39,6 +41,8 @@ pub struct DeviceMemory {
     clock_checked: bool,
     /// The newest counter of an encrypted frame.
     sealed: Option<u32>,
+    /// Stored records that came before.
+    records: Records,
 }
 
 /// How the counter of an encrypted frame follows the one before.
@@ -65,11 +69,11 @@ struct Counter {
 /// `(version, [(key, total, boot, ms)], resets, order)` as CBOR arrays.
 type State = (u8, Vec<(Arc<str>, f64, Cbor, u64)>, u64, Vec<i64>);
 
-/// As [`State`], with the extras of encrypted frames.
+/// As [`State`], with what only some devices need.
 type StateWithExtras = (u8, Vec<(Arc<str>, f64, Cbor, u64)>, u64, Vec<i64>, Extras);
 
-/// `(counter of encrypted frames)`
-type Extras = (Option<u32>,);
+/// `(counter of encrypted frames, clock checked, hashes of stored records)`
+type Extras = (Option<u32>, bool, Vec<u64>);
 
 impl DeviceMemory {
     /// The part that must outlive a restart, as CBOR.
@@ -77,7 +81,7 @@ impl DeviceMemory {
         let boot = |boot: BootId| Cbor::Bytes(boot.0.as_bytes().to_vec());
         let counters = self.counters.iter().map(|c| (c.key.clone(), c.total, boot(c.heard.boot), c.heard.ms));
         let (counters, order) = (counters.collect(), self.order.clone());
-        let extras = (self.sealed,);
+        let extras = (self.sealed, self.clock_checked, self.records.hashes());
         // Plain values into a Vec: nothing here can fail.
         if extras == Extras::default() {
             let state: State = (STATE_VERSION, counters, self.resets, order);
@@ -97,19 +101,31 @@ impl DeviceMemory {
         let plain = plain().map(|(_, counters, resets, order)| (counters, resets, order, Extras::default()));
         let known =
             plain.or_else(|| extended().map(|(_, counters, resets, order, extras)| (counters, resets, order, extras)));
-        let Some((counters, resets, order, (sealed,))) = known else { return DeviceMemory::default() };
+        let Some((counters, resets, order, (sealed, clock_checked, records))) = known else {
+            return DeviceMemory::default();
+        };
         let counters = counters.into_iter().filter_map(|(key, total, boot, ms)| {
             let Cbor::Bytes(boot) = boot else { return None };
             let heard = Heard { boot: BootId(Uuid::from_slice(&boot).ok()?), ms };
             total.is_finite().then_some(Counter { key, total, heard })
         });
-        DeviceMemory { counters: counters.collect(), resets, order, sealed, ..DeviceMemory::default() }
+        DeviceMemory {
+            counters: counters.collect(),
+            resets,
+            order,
+            sealed,
+            clock_checked,
+            records: Records::of(records),
+            ..DeviceMemory::default()
+        }
     }
 
-    /// Says whether the hub has set or checked the device's clock in this connection; an identity by the device's time
-    /// counts only then.
-    pub fn set_clock_checked(&mut self, checked: bool) {
-        self.clock_checked = checked;
+    /// Says that the hub has set or checked the device's clock: from then on an identity by the device's time counts.
+    /// `false` takes nothing back. Returns whether the persistent part changed.
+    pub fn set_clock_checked(&mut self, checked: bool) -> bool {
+        let changed = checked && !self.clock_checked;
+        self.clock_checked |= checked;
+        changed
     }
 
     pub(super) fn clock_checked(&self) -> bool {
@@ -185,6 +201,16 @@ impl DeviceMemory {
         let before = (counter.total, counter.heard);
         (counter.total, counter.heard) = (total, heard);
         Some(before)
+    }
+
+    /// Whether a stored record came before; if not, it is remembered.
+    pub(super) fn is_known_record(&mut self, channel: &str, bytes: &[u8]) -> bool {
+        self.records.is_known(channel, bytes)
+    }
+
+    /// How often the device's sequence or clock was seen to fall back.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets
     }
 
     /// The reset count after this sequence or time, and whether the memory changed.

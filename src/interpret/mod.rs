@@ -28,6 +28,7 @@ pub mod notation;
 pub mod plausible;
 pub mod profile;
 mod read;
+mod records;
 #[cfg(test)]
 mod schema;
 mod step;

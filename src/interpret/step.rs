@@ -33,6 +33,8 @@ pub(super) struct Channel {
     pub(super) same_if: Vec<SlotId>,
     /// Slots that make the reading unique for ever.
     pub(super) identity: Vec<SlotId>,
+    /// Its readings are stored records: they come again and in any order.
+    pub(super) stored: bool,
     /// Slots that are remembered for the device, with their place in its context.
     pub(super) remembered: Vec<(SlotId, u16)>,
     /// Only the number of examples is needed after loading.

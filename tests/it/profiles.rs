@@ -4,6 +4,7 @@ mod decode_command;
 mod encrypted;
 mod errors;
 mod meaning;
+mod records;
 mod shipped;
 
 use std::sync::Arc;
