@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json, json};
 
+use crate::interpret::bluetooth;
 use crate::interpret::catalog::{Explained, UnknownProfile};
 use crate::interpret::decrypt::{Key, is_address};
 use crate::interpret::frame::readings_of;
@@ -162,13 +163,15 @@ impl DecodeArgs {
     }
 
     fn channel(&self, profile: &Profile) -> anyhow::Result<Channel> {
-        let name = self.channel.to_ascii_lowercase();
-        let names: Vec<&str> = profile.channels().map(|(name, _)| &**name).collect();
+        let name = bluetooth::channel(&self.channel).unwrap_or_else(|| self.channel.clone());
+        let names: Vec<&str> = profile.channels().map(|channel| &**channel.name).collect();
         if !names.contains(&name.as_str()) {
             bail!("--channel {}: the profile {} has {}", self.channel, profile.id(), names.join(", "));
         }
         let element = match (&self.service_data, &self.manufacturer) {
-            (Some(uuid), _) => Some(Element::ServiceData(uuid.to_ascii_lowercase().into())),
+            (Some(uuid), _) => Some(Element::ServiceData(
+                bluetooth::uuid(uuid).with_context(|| format!("--service-data {uuid}: write a UUID"))?.into(),
+            )),
             (None, Some(id)) => {
                 let digits = id.trim_start_matches("0x");
                 let id = u16::from_str_radix(digits, 16)

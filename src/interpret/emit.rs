@@ -121,7 +121,7 @@ impl Context<'_> {
         if slots.clone().all(|slot| slot.state == State::Absent) {
             return false;
         }
-        let mut key = self.channel.name.as_bytes().to_vec();
+        let mut key = self.reading.channel.name().as_bytes().to_vec();
         for slot in slots {
             key.push(0);
             key.extend(self.raw_bytes(slot, decoded));
@@ -145,7 +145,7 @@ impl Context<'_> {
         }
         let raw = || slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect();
         if self.channel.stored {
-            out.duplicate = memory.is_known_record(&self.channel.name, &self.reading.bytes);
+            out.duplicate = memory.is_known_record(self.reading.channel.name(), &self.reading.bytes);
             out.memory_changed |= !out.duplicate;
             return Some((memory.resets(), raw()));
         }

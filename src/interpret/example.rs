@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::observation::Value;
 use crate::reading::{BootId, Channel as Heard, Element, Heard as Moment, Reading};
 
+use super::bluetooth;
 use super::catalog::{Entry, Explained, interpret_with};
 use super::decrypt::{self, Key};
 use super::error::Wrong;
@@ -24,7 +25,7 @@ const APART_MS: u64 = 10_000;
 
 pub(super) fn run_all(profile: &Profile, file: &ProfileFile) -> Result<(), Wrong> {
     for channel in &file.channel {
-        let name = channel.get_ref().name.to_ascii_lowercase();
+        let name = bluetooth::channel(&channel.get_ref().name).unwrap_or_default();
         for (at, row) in channel.get_ref().examples.iter().enumerate() {
             run(profile, &name, row.get_ref()).map_err(|wrong| {
                 let found = format!("example {} of {name}: {}", at + 1, wrong.found);

@@ -73,10 +73,12 @@ pub struct MatchTable {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChannelTable {
-    /// A characteristic (`2a37`), `frame`, `advertisement` or `message`.
+    /// A characteristic (`2a37`; `2a6e#2` for the second one of that UUID on the device), `frame`, `advertisement` or `message`.
     pub name: String,
     /// How the bytes are got: notify, indicate, read_once or poll.
     pub get: Option<GetName>,
+    /// With `get = "poll"`: the time between two reads; 1 min unless said.
+    pub every: Option<Span>,
     /// What the bytes are; binary unless said.
     pub format: Option<Format>,
     /// What is read, in order.

@@ -4,6 +4,7 @@
 //! steps of `step`, proven by its own examples (`example`), and run on each frame (`decode`, `emit`).
 //! Interpretation never fails as a whole: values and faults both come back.
 
+pub mod bluetooth;
 pub mod builtin;
 pub mod catalog;
 mod compile;

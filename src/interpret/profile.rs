@@ -60,6 +60,17 @@ pub enum Get {
     Comes,
 }
 
+/// A channel as sources see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelSpec<'a> {
+    /// A characteristic (`2a37`; `2a6e#2` is the second one of its UUID), `frame`, `advertisement` or `message`.
+    pub name: &'a Arc<str>,
+    /// How its bytes are got.
+    pub get: Get,
+    /// The time between two reads of what is polled.
+    pub every: Duration,
+}
+
 impl Profile {
     /// Reads, compiles and tries a profile: its examples must hold.
     pub fn parse(file_name: &str, text: &str) -> Result<Profile, ProfileError> {
@@ -117,7 +128,7 @@ impl Profile {
     }
 
     /// Its channels and how their bytes are got.
-    pub fn channels(&self) -> impl Iterator<Item = (&Arc<str>, Get)> {
+    pub fn channels(&self) -> impl Iterator<Item = ChannelSpec<'_>> {
         self.channels.iter().map(|channel| {
             let get = match channel.get {
                 Some(GetName::Notify) => Get::Notify,
@@ -126,7 +137,7 @@ impl Profile {
                 Some(GetName::Poll) => Get::Poll,
                 None => Get::Comes,
             };
-            (&channel.name, get)
+            ChannelSpec { name: &channel.name, get, every: channel.every }
         })
     }
 
@@ -147,7 +158,9 @@ impl Profile {
     }
 
     pub(super) fn channel(&self, name: &str) -> Option<&Channel> {
-        self.channels.iter().find(|channel| &*channel.name == name)
+        let find = |name: &str| self.channels.iter().find(|channel| &*channel.name == name);
+        // A further characteristic of the same UUID is read as the first where no channel claims it.
+        find(name).or_else(|| find(name.split_once('#')?.0))
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) type RowId = u16;
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) get: Option<GetName>,
+    /// The time between two reads of what is polled.
+    pub(super) every: Duration,
     pub(super) format: Layout,
     /// Names of the slots.
     pub(super) slots: Vec<Arc<str>>,

@@ -1,5 +1,6 @@
 //! The profile language: shipped profiles and their examples, errors that say what to write, and any bytes.
 
+mod bluetooth;
 mod decode_command;
 mod encrypted;
 mod errors;
