@@ -21,8 +21,8 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// What one source was started with; a difference restarts it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Made {
-    Serial(SerialSettings),
-    Mqtt(MqttBroker),
+    Serial(Box<SerialSettings>),
+    Mqtt(Box<MqttBroker>),
 }
 
 /// A running source.
@@ -102,11 +102,11 @@ fn start(made: Made, context: &Context) -> Source {
     let task = match made.clone() {
         Made::Serial(settings) => tokio::spawn(async move {
             let name = settings.device.clone();
-            supervise(&name, context, move |context| serial::run(settings.clone(), context)).await;
+            supervise(&name, context, move |context| serial::run((*settings).clone(), context)).await;
         }),
         Made::Mqtt(broker) => tokio::spawn(async move {
             let name = format!("broker {}", broker.name);
-            supervise(&name, context, move |context| mqtt::run(broker.clone(), context)).await;
+            supervise(&name, context, move |context| mqtt::run((*broker).clone(), context)).await;
         }),
     };
     Source { made, stop, task }
@@ -123,13 +123,13 @@ pub(super) fn wanted(
         if let Link::Serial { port, silence } = &device.link {
             let settings = serial_settings(device, port, *silence, catalog);
             let settings = settings.map_err(|why| config.device_error(&device.name, why))?;
-            wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
+            wanted.insert(format!("serial {}", device.name), Made::Serial(Box::new(settings)));
         }
     }
     for broker in &config.brokers {
         let settings = broker_settings(broker, config, gateway_id)?;
         if !settings.devices.is_empty() {
-            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(settings));
+            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(Box::new(settings)));
         }
     }
     Ok(wanted)
