@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::config::{self, Broker, Config, Device, Link};
 use crate::interpret::Catalog;
 #[cfg(feature = "ble")]
-use crate::interpret::profile::{Get, Profile};
+use crate::interpret::profile::{ChannelSpec, Get, Profile};
 #[cfg(feature = "ble")]
 use crate::source::ble::{self, BleDevice, BleSettings, Plan, Wanted, allow::Target, nearby::Nearby};
 use crate::source::context::{Context, Stop};
@@ -29,9 +29,9 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Made {
     #[cfg(feature = "ble")]
-    Ble(BleSettings),
-    Serial(SerialSettings),
-    Mqtt(MqttBroker),
+    Ble(Box<BleSettings>),
+    Serial(Box<SerialSettings>),
+    Mqtt(Box<MqttBroker>),
 }
 
 /// A running source.
@@ -124,16 +124,16 @@ fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mut
         Made::Ble(settings) => {
             let nearby = nearby.clone();
             tokio::spawn(async move {
-                supervise("bluetooth", context, move |context| ble::run(settings.clone(), nearby.clone(), context)).await;
+                supervise("bluetooth", context, move |context| ble::run((*settings).clone(), nearby.clone(), context)).await;
             })
         }
         Made::Serial(settings) => tokio::spawn(async move {
             let name = settings.device.clone();
-            supervise(&name, context, move |context| serial::run(settings.clone(), context)).await;
+            supervise(&name, context, move |context| serial::run((*settings).clone(), context)).await;
         }),
         Made::Mqtt(broker) => tokio::spawn(async move {
             let name = format!("broker {}", broker.name);
-            supervise(&name, context, move |context| mqtt::run(broker.clone(), context)).await;
+            supervise(&name, context, move |context| mqtt::run((*broker).clone(), context)).await;
         }),
     };
     Source { made, stop, task }
@@ -150,17 +150,17 @@ pub(super) fn wanted(
         if let Link::Serial { port, silence } = &device.link {
             let settings = serial_settings(device, port, *silence, catalog);
             let settings = settings.map_err(|why| config.device_error(&device.name, why))?;
-            wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
+            wanted.insert(format!("serial {}", device.name), Made::Serial(Box::new(settings)));
         }
     }
     #[cfg(feature = "ble")]
     if let Some(settings) = ble_settings(config, catalog)? {
-        wanted.insert("bluetooth".to_owned(), Made::Ble(settings));
+        wanted.insert("bluetooth".to_owned(), Made::Ble(Box::new(settings)));
     }
     for broker in &config.brokers {
         let settings = broker_settings(broker, config, gateway_id)?;
         if !settings.devices.is_empty() {
-            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(settings));
+            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(Box::new(settings)));
         }
     }
     Ok(wanted)
@@ -209,10 +209,12 @@ fn plan(profile: &Profile) -> Option<Plan> {
     if profile.matches().serial || profile.matches().mqtt {
         return None;
     }
-    let channels = profile.channels().filter(|(_, get)| *get != Get::Comes);
+    let channels = profile.channels().filter(|channel| channel.get != Get::Comes);
     Some(Plan {
         element: profile.matches().element.clone(),
-        channels: channels.map(|(name, get)| Wanted { name: name.clone(), get, every: None, emits: true }).collect(),
+        channels: channels
+            .map(|ChannelSpec { name, get, every, emits }| Wanted { name: name.clone(), get, every, emits })
+            .collect(),
         link: profile.link().clone(),
     })
 }

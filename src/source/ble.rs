@@ -88,8 +88,8 @@ pub struct Wanted {
     pub name: Arc<str>,
     /// How its value is got.
     pub get: Get,
-    /// Of a polled one: how often.
-    pub every: Option<Duration>,
+    /// Of a polled one: how often it is read.
+    pub every: Duration,
     /// Whether events come of it: a battery's notifications are no sign of life of a scale's.
     pub emits: bool,
 }

@@ -22,7 +22,7 @@ use crate::source::ble::talk::{self, Linked, Talk};
 use crate::source::ble::turns::Kind;
 use crate::source::ble::{BleDevice, talk::Heard};
 use crate::source::context::Context;
-use crate::source::delivery::Receipt;
+use crate::source::delivery::{Delivery, Receipt};
 use crate::source::health::Count;
 
 /// How many words from the session may wait; it says a few in a second at most.
@@ -86,7 +86,7 @@ pub(super) struct Ends {
 const LEAVE: Duration = Duration::from_secs(5);
 
 type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Delivering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How a call ended.
 enum Outcome {
@@ -136,7 +136,7 @@ struct Device {
     subscribe_next: bool,
     /// What is said on the link once everything is subscribed; away while it talks.
     talk: Option<Box<Talk>>,
-    delivering: Option<Delivery>,
+    delivering: Option<Delivering>,
     receipts: VecDeque<oneshot::Receiver<()>>,
     /// What its profile asks for and it was told to lack.
     lacking: BTreeSet<Arc<str>>,
@@ -323,7 +323,8 @@ impl Device {
             self.flow.values.fetch_add(1, Relaxed);
             self.flow.health.heard(at);
             let reading = self.flow.reading(Channel::Gatt(channel), bytes, at);
-            if self.flow.inlet.try_deliver(reading, None, None).is_err() {
+            let delivery = Delivery::of(reading).with_clock_checked(clock_checked);
+            if self.flow.inlet.try_put(delivery).is_err() {
                 self.flow.health.fault(Count::Dropped, 1, &"the way in is full");
             }
         }
@@ -342,9 +343,10 @@ impl Device {
         });
         let (receipt, durable) = Receipt::new(self.settings.device.clone(), RECEIPT_WINDOW);
         self.receipts.push_back(durable);
+        let delivery = Delivery::of(reading).with_receipt(receipt).with_clock_checked(clock_checked);
         let (inlet, health) = (self.flow.inlet.clone(), self.flow.health.clone());
         self.delivering = Some(Box::pin(async move {
-            if inlet.deliver(reading, Some(receipt), None).await.is_err() {
+            if inlet.put(delivery).await.is_err() {
                 health.count(Count::Dropped, 1);
             }
         }));

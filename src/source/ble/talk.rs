@@ -32,9 +32,6 @@ const SHOWN_LATE: [Duration; 3] = [Duration::from_millis(200), Duration::from_mi
 /// A device that is polled less often than this is left in between.
 const STAY: Duration = Duration::from_secs(10);
 
-/// How often a polled characteristic is read where the profile says nothing.
-const POLL: Duration = Duration::from_secs(60);
-
 /// A device's clock that differs by less is right.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
@@ -118,7 +115,7 @@ pub(super) async fn subscribe(
     let polls = claimed.iter().filter(|(wanted, _)| wanted.get == Get::Poll).map(|(wanted, characteristic)| Poll {
         channel: wanted.name.clone(),
         characteristic: characteristic.clone(),
-        every: wanted.every.unwrap_or(POLL),
+        every: wanted.every,
         next: now,
     });
     let polls = polls.collect();
