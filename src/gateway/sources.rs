@@ -124,7 +124,8 @@ fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mut
         Made::Ble(settings) => {
             let nearby = nearby.clone();
             tokio::spawn(async move {
-                supervise("bluetooth", context, move |context| ble::run((*settings).clone(), nearby.clone(), context)).await;
+                supervise("bluetooth", context, move |context| ble::run((*settings).clone(), nearby.clone(), context))
+                    .await;
             })
         }
         Made::Serial(settings) => tokio::spawn(async move {
@@ -175,7 +176,10 @@ fn ble_settings(config: &Config, catalog: &Catalog) -> Result<Option<BleSettings
         let error = |why: String| config.device_error(&device.name, why);
         let profile = catalog.profile(&device.name).ok_or_else(|| error("has no profile".into()))?;
         let plan = plan(profile).ok_or_else(|| {
-            error(format!("found profile = \"{}\", which is not for Bluetooth; see `biogate profiles list`", device.profile))
+            error(format!(
+                "found profile = \"{}\", which is not for Bluetooth; see `biogate profiles list`",
+                device.profile
+            ))
         })?;
         devices.push(BleDevice {
             device: device.name.clone(),

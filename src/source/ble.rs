@@ -12,6 +12,7 @@ mod adapter;
 pub mod allow;
 mod bluez;
 mod device;
+mod fetch;
 mod flow;
 mod gatt;
 mod house;

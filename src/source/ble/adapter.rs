@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::source::ble::bluez::{CallError, Place};
-use crate::source::ble::ladder::{Ladder, Rung, Sign, Symptom};
+use crate::source::ble::ladder::{Ladder, Rung, Sign, Symptom, silence_after};
 use crate::source::ble::turns::Turns;
 use crate::source::ble::worker::{Order, Worker};
 use crate::source::health::DeviceHealth;
@@ -120,17 +120,17 @@ impl Adapter {
 
     /// Whether it has been silent for too long while it listens, and what is to be done.
     pub(super) fn look(&mut self, now: Instant) -> Option<Rung> {
-        let silent = self.scan == Scan::On && now.duration_since(self.heard) >= self.ladder.silence_after();
+        let silent = self.scan == Scan::On && now.duration_since(self.heard) >= silence_after();
         if silent { self.sick(now, Symptom::SilentAir) } else { None }
     }
 
     /// Climbs the ladder: says what was seen and what is done, and does what the worker can do.
     pub(super) fn sick(&mut self, now: Instant, symptom: Symptom) -> Option<Rung> {
         let rung = self.ladder.sick(now, symptom, self.turns.links())?;
-        let words = rung.words(&self.name, symptom);
+        let words = rung.words(&self.name, symptom, self.ladder.lasted(now));
         warn!(adapter = &*self.name, "{words}");
         self.health.set_state(&words);
-        self.health.count_named(rung.name(), 1);
+        self.health.count_named(counter(rung), 1);
         self.heard = now;
         let order = match rung {
             Rung::RestartScan => Order::RestartScan,
@@ -150,5 +150,17 @@ impl Adapter {
         if !places.is_empty() {
             self.order(now, Order::Forget(places));
         }
+    }
+}
+
+/// The name under which a rung is counted.
+fn counter(rung: Rung) -> &'static str {
+    match rung {
+        Rung::RestartScan => "scan_restarts",
+        Rung::NewSession => "sessions_renewed",
+        Rung::RemoveDevices => "devices_removed",
+        Rung::PowerCycle => "power_cycles",
+        Rung::RestartBluetoothd => "bluetoothd_restarts",
+        Rung::GiveUp => "given_up",
     }
 }

@@ -42,11 +42,11 @@ const ADVERTS: usize = 512;
 
 /// A peripheral as an adapter sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub(super) struct Place {
     /// The adapter, as `hci0`.
-    pub adapter: Arc<str>,
+    pub(super) adapter: Arc<str>,
     /// The peripheral's address, as `A0:9E:1A:00:11:22`.
-    pub address: Arc<str>,
+    pub(super) address: Arc<str>,
 }
 
 /// What must not be missed.
@@ -83,7 +83,9 @@ pub(super) enum CallError {
     #[error("bluetoothd does not run; install bluez and start it: systemctl enable --now bluetooth")]
     NoBluetoothd,
     /// The bus's policy refuses.
-    #[error("this user may not talk to bluetoothd; install biogate's D-Bus policy (biogate-bluetooth.conf in /etc/dbus-1/system.d) or add the user to the group bluetooth")]
+    #[error(
+        "this user may not talk to bluetoothd; install biogate's D-Bus policy (biogate-bluetooth.conf in /etc/dbus-1/system.d) or add the user to the group bluetooth"
+    )]
     Denied,
     /// No answer within the deadline.
     #[error("bluetoothd does not answer {0}")]
@@ -117,13 +119,13 @@ impl CallError {
 
 /// An adapter as BlueZ shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdapterInfo {
+pub(super) struct AdapterInfo {
     /// Its name, as `hci0`.
-    pub name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Its own address.
-    pub address: String,
+    pub(super) address: String,
     /// Whether it is on.
-    pub powered: bool,
+    pub(super) powered: bool,
 }
 
 /// What BlueZ knew before the first signal.
@@ -273,12 +275,8 @@ impl Bus {
 
     /// Asks the service manager to restart bluetoothd; needs a polkit rule.
     pub(super) async fn restart_bluetoothd(&self) -> Result<(), CallError> {
-        let systemd = Proxy::new(
-            "org.freedesktop.systemd1",
-            "/org/freedesktop/systemd1",
-            DEADLINE,
-            self.connection.clone(),
-        );
+        let systemd =
+            Proxy::new("org.freedesktop.systemd1", "/org/freedesktop/systemd1", DEADLINE, self.connection.clone());
         let (_job,): (Path<'static>,) = systemd
             .method_call("org.freedesktop.systemd1.Manager", "RestartUnit", ("bluetooth.service", "replace"))
             .await
@@ -411,7 +409,9 @@ fn sighting_of(properties: &PropMap) -> Sighting {
         name: prop_cast::<String>(properties, "Name").cloned(),
         rssi: prop_cast(properties, "RSSI").copied(),
         services: services.into_iter().flatten().map(|uuid| short(uuid)).collect(),
-        service_data: pairs(properties, "ServiceData").filter_map(|(key, value)| Some((short(key.as_str()?), value))).collect(),
+        service_data: pairs(properties, "ServiceData")
+            .filter_map(|(key, value)| Some((short(key.as_str()?), value)))
+            .collect(),
         manufacturer: pairs(properties, "ManufacturerData")
             .filter_map(|(key, value)| Some((u16::try_from(key.as_u64()?).ok()?, value)))
             .collect(),

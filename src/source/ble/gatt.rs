@@ -23,11 +23,6 @@ pub(super) struct Characteristic {
 }
 
 impl Characteristic {
-    /// Whether it notifies or indicates.
-    pub(super) fn notifies(&self) -> bool {
-        self.has("notify") || self.has("indicate")
-    }
-
     /// Whether it indicates and does not notify.
     pub(super) fn indicates(&self) -> bool {
         self.has("indicate") && !self.has("notify")
@@ -86,7 +81,8 @@ impl Gatt {
     /// Writes, with the response where the characteristic gives one.
     pub(super) async fn write(&self, characteristic: &Characteristic, value: &[u8]) -> Result<(), CallError> {
         let kind = if characteristic.has("write") { "request" } else { "command" };
-        let options = PropMap::from([("type".to_owned(), Variant(Box::new(kind.to_owned()) as Box<dyn dbus::arg::RefArg>))]);
+        let options =
+            PropMap::from([("type".to_owned(), Variant(Box::new(kind.to_owned()) as Box<dyn dbus::arg::RefArg>))]);
         let () = self
             .bus
             .at(characteristic.path.as_str())

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::reading::{Channel, Element};
 use crate::source::ble::adapter::Adapter;
-use crate::source::ble::allow::{Allow, Claim, Target, device_id};
+use crate::source::ble::allow::{self, Allow, Claim, Seen, Target, device_id};
 use crate::source::ble::bluez::{AdapterInfo, Place};
 use crate::source::ble::device::{self, Asked, Ends, TOLD, Told};
 use crate::source::ble::flow::{Flow, Flows};
@@ -81,7 +82,7 @@ pub(super) struct House {
 impl House {
     pub(super) fn new(settings: BleSettings, context: Context, nearby: Arc<Mutex<Nearby>>) -> Self {
         let (asking, asks) = mpsc::channel(ASKS);
-        let targets = settings.devices.iter().chain(&settings.any).map(|device| device.target.clone());
+        let targets = settings.devices.iter().chain(&settings.any).map(|device| device.target.clone()).enumerate();
         let mut house = House {
             health: context.health.device("bluetooth"),
             flows: Arc::new(Flows::new(context.uptime.clone())),
@@ -90,7 +91,7 @@ impl House {
             sessions: Arc::default(),
             asking,
             nearby,
-            allow: Allow::new(targets.collect()),
+            allow: Allow::new(&targets.collect::<Vec<_>>()),
             ladders: BTreeMap::new(),
             tasks: JoinSet::new(),
             context,
@@ -158,22 +159,32 @@ impl House {
             let (name, services) = nearby.heard_of(&place.adapter, &place.address).unwrap_or((None, &[]));
             (name.cloned(), services.to_vec())
         };
-        match self.allow.claim(now, &place.address, name.as_deref(), &services) {
-            Claim::Entry(number) if number < self.settings.devices.len() => {
-                let linked = self.devices[number].linked || self.devices[number].place.is_some();
-                if !linked {
-                    self.devices[number].address = Some(place.address.clone());
+        let seen = Seen { address: &place.address, name: name.as_deref(), services: &services };
+        match self.allow.claim(now, seen) {
+            Claim::Device(number) => {
+                let device = self.devices.get_mut(number)?;
+                if device.place.is_none() {
+                    device.address = Some(place.address.clone());
                 }
-                (self.devices[number].address.as_ref() == Some(&place.address)).then_some(number)
+                (device.address.as_ref() == Some(&place.address)).then_some(number)
             }
-            Claim::Entry(service) => self.any(service - self.settings.devices.len(), place),
-            Claim::Another(number) => {
-                let device = self.devices.get(number)?;
-                let health = self.context.health.device(&device.settings.device);
-                health.fault(Count::Refused, 1, &format_args!("{} has a fitting name too; give it an entry", place.address));
+            Claim::OfService(number) => self.any(number - self.settings.devices.len(), place),
+            Claim::Another(number, told) => {
+                let health = self.context.health.device(&self.devices.get(number)?.settings.device);
+                health.count(Count::Refused, 1);
+                if told == allow::Told::Now {
+                    warn!(source = &**health.name(), "{} has a fitting name too; give it an entry", place.address);
+                }
                 None
             }
-            Claim::Full | Claim::NotListed => None,
+            Claim::TooMany(_, told) => {
+                self.health.count(Count::Refused, 1);
+                if told == allow::Told::Now {
+                    warn!("{} is one sensor too many of its service; give it an entry", place.address);
+                }
+                None
+            }
+            Claim::NotListed => None,
         }
     }
 
@@ -243,9 +254,15 @@ impl House {
         }
     }
 
-    /// The device whose radio is at this place.
-    pub(super) fn device_at(&mut self, place: &Place) -> Option<&mut Known> {
-        self.devices.iter_mut().find(|device| device.place.as_ref() == Some(place))
+    /// A link came up or went down: a linked sensor does not advertise and stays whose it is.
+    pub(super) fn linked(&mut self, now: Instant, place: &Place, linked: bool) {
+        let Some(device) = self.devices.iter_mut().find(|device| device.place.as_ref() == Some(place)) else { return };
+        device.linked = linked;
+        device.tell(if linked { Told::Linked } else { Told::Dropped });
+        match linked {
+            true => self.allow.linked(&place.address),
+            false => self.allow.freed(now, &place.address),
+        }
     }
 
     /// Where to reach a device: the adapter that hears it best and still has room, else the one that hears it.

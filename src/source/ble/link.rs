@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::source::backoff::Backoff;
 use crate::source::ble::Plan;
 use crate::source::ble::turns::Kind;
-use crate::source::backoff::Backoff;
 
 /// Unheard for so long, a device that waits for its turn has gone.
 const UNHEARD: Duration = Duration::from_secs(60);
@@ -73,6 +73,8 @@ pub(super) enum State {
     Subscribed {
         /// When it is silent.
         until: Instant,
+        /// How many values there were before.
+        values: u64,
     },
     /// Values come.
     Streaming {
@@ -118,8 +120,8 @@ pub(super) enum Happened {
     Turn,
     /// The link is up.
     Linked,
-    /// Everything that the profile asks for is subscribed.
-    Subscribed,
+    /// Everything that the profile asks for is subscribed; how many values there were before.
+    Subscribed(u64),
     /// A look at its values: how many since the start.
     Values(u64),
     /// A try failed.
@@ -206,6 +208,11 @@ impl Link {
         &self.state
     }
 
+    /// Whether it is between the link and the last subscription.
+    pub(super) fn is_discovering(&self) -> bool {
+        matches!(self.state, State::Discovering { .. })
+    }
+
     /// Whether values come.
     pub(super) fn is_streaming(&self) -> bool {
         matches!(self.state, State::Streaming { .. })
@@ -236,7 +243,7 @@ impl Link {
             State::Advertising { heard } => Some(*heard + UNHEARD),
             State::Connecting { until }
             | State::Discovering { until }
-            | State::Subscribed { until }
+            | State::Subscribed { until, .. }
             | State::Backoff { until, .. }
             | State::Blocked { until, .. } => Some(*until),
             State::Streaming { looked, .. } => Some(*looked + self.silence_after() / 2),
@@ -278,11 +285,13 @@ impl Link {
             (State::Connecting { .. } | State::Discovering { .. }, Happened::Dropped) => {
                 self.fail(now, Failure::Transient("the link went down at once".to_owned()), random)
             }
-            (State::Discovering { .. }, Happened::Subscribed) => {
-                self.state = State::Subscribed { until: now + self.first_value() };
+            (State::Discovering { .. }, Happened::Subscribed(values)) => {
+                self.state = State::Subscribed { until: now + self.first_value(), values };
                 Vec::new()
             }
-            (State::Subscribed { .. }, Happened::Values(values)) => self.first(now, values),
+            (State::Subscribed { values: before, .. }, Happened::Values(values)) if values > before => {
+                self.first(now, values)
+            }
             (State::Streaming { .. }, Happened::Values(values)) => self.look(now, values, random),
             (State::Subscribed { .. } | State::Streaming { .. }, Happened::Dropped) => self.dropped(now, random),
             (State::Subscribed { .. } | State::Streaming { .. }, Happened::Failed(failure)) => {
@@ -302,7 +311,7 @@ impl Link {
                 _,
                 Happened::Heard
                 | Happened::Linked
-                | Happened::Subscribed
+                | Happened::Subscribed(_)
                 | Happened::Values(_)
                 | Happened::Failed(_)
                 | Happened::Dropped
@@ -370,7 +379,7 @@ impl Link {
         self.backoff.reset();
         self.state = match self.kind {
             Kind::Streams => State::Streaming { looked: now, values, last: now },
-            Kind::Visits | Kind::Polls => State::Subscribed { until: now + LINGER },
+            Kind::Visits | Kind::Polls => State::Subscribed { until: now + LINGER, values },
         };
         Vec::new()
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -108,7 +109,9 @@ impl Session<'_> {
                     }
                 }
                 if none {
-                    self.house.health.set_state("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on");
+                    self.house
+                        .health
+                        .set_state("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on");
                 } else if self.adapters.is_empty() {
                     let wanted = self.house.settings.adapters.join(", ");
                     self.house.health.set_state(&format!("none of the adapters {wanted} is there"));
@@ -189,12 +192,7 @@ impl Session<'_> {
                     adapter.sick(now, Symptom::NotPowered);
                 }
             }
-            Change::Linked(place, linked) => {
-                if let Some(device) = self.house.device_at(&place) {
-                    device.linked = linked;
-                    device.tell(if linked { Told::Linked } else { Told::Dropped });
-                }
-            }
+            Change::Linked(place, linked) => self.house.linked(now, &place, linked),
             Change::Forgotten(place) => self.house.nearby().forget(&place.adapter, &place.address),
         }
     }
@@ -249,7 +247,10 @@ impl Session<'_> {
             Asked::Forget => {
                 let place = self.house.devices.get(number).and_then(|device| device.place.clone());
                 self.of(number, |adapter| {
-                    info!(device = number, "bluetoothd is made to forget it: its cache or a phantom link may be the cause");
+                    info!(
+                        device = number,
+                        "bluetoothd is made to forget it: its cache or a phantom link may be the cause"
+                    );
                     adapter.health.count_named("devices_forgotten", 1);
                     adapter.forget(now, place.into_iter().collect());
                 });
@@ -301,6 +302,9 @@ impl Session<'_> {
     fn done(&mut self, done: Done) {
         let now = Instant::now();
         let Some(adapter) = self.adapters.get_mut(&done.adapter) else { return };
+        if done.result.is_ok() {
+            adapter.ladder.well(now, Sign::Answer);
+        }
         let rung = match (&done.order, done.result) {
             (Order::QuietFor(number), Ok(central)) => {
                 let Some(device) = self.house.devices.get_mut(*number) else { return };
@@ -329,6 +333,8 @@ impl Session<'_> {
         let now = Instant::now();
         self.house.nearby().forget_unheard(now, UNHEARD);
         self.house.look_at_broadcasters(now);
+        let dropped = self.bus.dropped.swap(0, Relaxed);
+        self.house.health.fault(Count::Flooded, dropped, &"more advertisements than can be taken");
         let silent: Vec<(Arc<str>, Option<Rung>)> =
             self.adapters.values_mut().map(|adapter| (adapter.name.clone(), adapter.look(now))).collect();
         for (name, rung) in silent {
