@@ -26,6 +26,8 @@ mod ledger_line;
 pub mod logging;
 #[cfg(feature = "ble")]
 mod near;
+#[cfg(feature = "ble")]
+mod pair;
 pub mod profile_folders;
 pub mod profiles;
 mod record;
@@ -67,6 +69,9 @@ enum Command {
     /// Asks which sensor, whose and where, and writes its entry
     #[cfg(feature = "ble")]
     Add(add::AddArgs),
+    /// Pairs with a sensor that asks for it
+    #[cfg(feature = "ble")]
+    Pair(pair::PairArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -107,6 +112,8 @@ impl Arguments {
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Add(arguments) => block_on(add::run(arguments, &config)),
+            #[cfg(feature = "ble")]
+            Command::Pair(arguments) => block_on(pair::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),

@@ -11,6 +11,7 @@
 pub mod allow;
 pub mod ladder;
 pub mod nearby;
+pub mod pairing;
 pub mod records;
 pub mod session;
 pub mod turns;
