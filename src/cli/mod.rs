@@ -14,6 +14,7 @@ use profile_folders::ProfileFolders;
 #[cfg(feature = "ble")]
 mod add;
 mod buffer;
+mod capture;
 mod check;
 pub mod decode;
 mod demo;
@@ -30,6 +31,7 @@ mod near;
 mod pair;
 pub mod profile_folders;
 pub mod profiles;
+pub mod profiles_new;
 mod record;
 mod replay;
 mod run;
@@ -38,6 +40,7 @@ mod scan;
 #[cfg(feature = "ble")]
 mod scan_table;
 pub mod schema;
+mod shipped_channel;
 #[cfg(feature = "ble")]
 mod surroundings;
 
