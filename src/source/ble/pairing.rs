@@ -351,12 +351,12 @@ fn ask<T>(
 }
 
 /// Sends the answer to BlueZ, or a refusal.
-fn reply<T: Send, OA: dbus::arg::AppendAll>(
+async fn reply<T: Send, OA: dbus::arg::AppendAll>(
     mut context: Context,
     answer: impl Future<Output = Option<T>> + Send,
     shaped: impl FnOnce(T) -> OA + Send,
-) -> impl Future<Output = PhantomData<OA>> + Send {
-    async move { context.reply(answer.await.map(shaped).ok_or_else(refusal)) }
+) -> PhantomData<OA> {
+    context.reply(answer.await.map(shaped).ok_or_else(refusal))
 }
 
 fn refusal() -> MethodErr {
