@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::clock::keeper;
 use crate::interpret::Limits;
+use crate::interpret::decrypt::Key;
 use crate::resolve::Unassigned;
 use crate::{forward, store};
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub wearers: Vec<Wearer>,
     /// MQTT brokers.
     pub brokers: Vec<Broker>,
+    /// The `[ble]` section.
+    pub ble: Ble,
     /// The `[clock]` section.
     pub clock: keeper::Settings,
     /// Plausible ranges that differ from the built-in ones.
@@ -81,6 +84,8 @@ pub struct Device {
     pub link: Link,
     /// Overrides the component of the profile.
     pub component: Option<Arc<str>>,
+    /// The key of its encrypted frames, out of `key_file`.
+    pub key: Option<Key>,
 }
 
 /// How a device is reached.
@@ -91,6 +96,13 @@ pub enum Link {
         /// As written.
         port: String,
         /// `None`: the source's own default.
+        silence: Option<Duration>,
+    },
+    /// An address, or `name:GLOB`; linked anew after so long without a value.
+    Ble {
+        /// As written.
+        target: String,
+        /// `None`: learned from the device's own rhythm.
         silence: Option<Duration>,
     },
     /// A topic template on one of the brokers.
@@ -113,6 +125,19 @@ pub struct Wearer {
     pub location: Option<Arc<str>>,
     /// Whether the entry names no sensor, but what a topic captures: such a device may have spoken before.
     pub captured: bool,
+}
+
+/// `[ble]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ble {
+    /// Names or addresses of the adapters to use; empty for all.
+    pub adapters: Vec<String>,
+    /// Services of which any sensor is read.
+    pub services: Vec<Arc<str>>,
+    /// Simultaneous links per adapter.
+    pub max_links: usize,
+    /// Whether bluetoothd may be restarted when nothing else helps.
+    pub restart_bluetoothd: bool,
 }
 
 /// `[[mqtt]]`
@@ -197,6 +222,7 @@ impl Config {
             devices,
             wearers,
             brokers,
+            ble: checks::ble(raw.ble).map_err(main)?,
             clock: checks::clock(raw.clock),
             limits,
             destinations,

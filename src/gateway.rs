@@ -14,7 +14,7 @@ use crate::clock::system;
 use crate::config::Config;
 use crate::intake::{Intake, Parts, Taps};
 use crate::interpret::catalog::UnknownProfile;
-use crate::interpret::{Catalog, EntryBinding, ProfileSet};
+use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::reading::{BootId, RunId};
@@ -139,6 +139,7 @@ impl Gateway {
             commit_interval: config.commit_interval,
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
+        let sources = sources::Running::default();
         let board = Arc::new(Board {
             boot,
             store: store.clone(),
@@ -148,7 +149,7 @@ impl Gateway {
             timeline: timekeeping.timeline(),
             gate: timekeeping.gate(),
             #[cfg(feature = "ble")]
-            nearby: Arc::default(),
+            nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
         });
         Ok(Gateway {
@@ -157,7 +158,7 @@ impl Gateway {
             board,
             catalog,
             inlet: Some(inlet),
-            sources: sources::Running::default(),
+            sources,
             drain_intake,
             intake,
             forwarding,
@@ -238,6 +239,7 @@ impl Gateway {
             inlet: self.inlet.clone().context("the gateway is stopping")?,
             health: self.board.sources.clone(),
             uptime: Arc::new(move || system::heard_now(boot)),
+            wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
     }
@@ -276,12 +278,25 @@ pub fn validate(plan: &Plan) -> anyhow::Result<()> {
 
 /// Every entry with its profile.
 fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+    for device in config.devices.iter().filter(|device| device.key.is_some()) {
+        if profiles.get(&device.profile).is_some_and(|profile| !profile.decrypts()) {
+            let found =
+                format!("found key_file, and the profile {} reads no encrypted frames; leave it out", device.profile);
+            return Err(config.device_error(&device.name, found).into());
+        }
+    }
     let entries = config.devices.iter().map(|device| EntryBinding {
         entry: device.name.clone(),
         profile: device.profile.clone(),
         component: device.component.clone(),
+        key: device.key.clone(),
     });
-    let made = Catalog::new(profiles, entries.collect(), config.limits.clone());
+    let any = config.ble.services.iter().filter_map(|service| {
+        let of_service = |profile: &&Arc<Profile>| profile.matches().ble_service.as_ref() == Some(service);
+        let profile = profiles.iter().find(of_service)?.id().to_string();
+        Some(EntryBinding { entry: sources::any_entry(service), profile, component: None, key: None })
+    });
+    let made = Catalog::new(profiles, entries.chain(any).collect(), config.limits.clone());
     made.map_err(|unknown| {
         let UnknownProfile { entry, profile, hint } = unknown;
         config.device_error(&entry, format!("found profile = \"{profile}\", which does not exist; {hint}")).into()

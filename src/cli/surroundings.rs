@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use super::near::{Claim, Claims};
 use crate::config::{Config, Device, Link};
 use crate::local::client;
+use crate::source::ble::allow::{self, Allow};
 use crate::source::ble::nearby::{Near, Nearby};
-use crate::source::ble::session;
+use crate::source::ble::survey;
 use crate::source::context::Stop;
 use crate::source::serial::port_name::PortName;
 use crate::source::serial::ports::{self, Port};
@@ -54,7 +55,7 @@ impl Ears {
         let nearby: Arc<Mutex<Nearby>> = Arc::default();
         let (stop, stopping) = watch::channel(false);
         let filled = nearby.clone();
-        let survey = tokio::spawn(async move { session::survey(&[], filled, Stop::new(stopping)).await });
+        let survey = tokio::spawn(async move { survey::run(&[], filled, Stop::new(stopping)).await });
         Ok(Ears::Own { nearby, stop, survey: Some(survey) })
     }
 
@@ -116,10 +117,11 @@ pub(super) fn config_if_any(file: &Path) -> anyhow::Result<Option<Config>> {
     }
 }
 
-fn has_peripheral(link: &Link, _near: &Near) -> bool {
-    match link {
-        Link::Serial { .. } | Link::Mqtt { .. } => false,
-    }
+fn has_peripheral(link: &Link, near: &Near) -> bool {
+    let Link::Ble { target, .. } = link else { return false };
+    let Ok(target) = target.parse() else { return false };
+    let claim = Allow::new(vec![target]).claim(Instant::now(), &near.address, near.name.as_deref(), &near.services);
+    matches!(claim, allow::Claim::Entry(_))
 }
 
 /// Where the port of an entry is now, links followed.

@@ -8,20 +8,35 @@
 //!
 //! Health is data flowing, not "connected": BlueZ goes silent without an error.
 
+mod adapter;
 pub mod allow;
+mod bluez;
+mod device;
+mod flow;
+mod gatt;
+mod house;
 pub mod ladder;
+mod link;
 pub mod nearby;
 pub mod pairing;
 pub mod records;
-pub mod session;
+mod session;
+pub mod survey;
+mod talk;
 pub mod turns;
+mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::interpret::link::LinkSpec;
 use crate::interpret::profile::Get;
 use crate::reading::Element;
+use crate::source::backoff::Backoff;
+use crate::source::ble::house::House;
+use crate::source::ble::nearby::Nearby;
+use crate::source::ble::session::Ended;
+use crate::source::context::Context;
 
 /// Links per adapter, unless the settings say otherwise. A Raspberry Pi's own radio keeps about seven.
 pub const MAX_LINKS: usize = 5;
@@ -74,6 +89,24 @@ pub struct Wanted {
     pub name: Arc<str>,
     /// How its value is got.
     pub get: Get,
-    /// Of a polled one: how often.
-    pub every: Option<Duration>,
+    /// Of a polled one: how often it is read.
+    pub every: Duration,
+    /// Whether events come of it: a battery's notifications are no sign of life of a scale's.
+    pub emits: bool,
+}
+
+/// Hears all devices until the sources stop. What is near is kept in `nearby` for who asks.
+pub async fn run(settings: BleSettings, nearby: Arc<Mutex<Nearby>>, context: Context) {
+    let mut stop = context.stop.clone();
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    let mut house = House::new(settings, context, nearby);
+    while let Ended::Lost(why) = session::run(&mut house).await {
+        house.health.count(crate::source::health::Count::Disconnects, 1);
+        house.health.set_state(&why.to_string());
+        if stop.wait_at_most(backoff.next_wait(fastrand::f64())).await {
+            break;
+        }
+    }
+    while house.tasks.join_next().await.is_some() {}
+    house.health.set_state("stopped");
 }
