@@ -14,6 +14,7 @@ use profile_folders::ProfileFolders;
 #[cfg(feature = "ble")]
 mod add;
 mod buffer;
+mod capture;
 mod check;
 pub mod decode;
 mod demo;
@@ -26,8 +27,11 @@ mod ledger_line;
 pub mod logging;
 #[cfg(feature = "ble")]
 mod near;
+#[cfg(feature = "ble")]
+mod pair;
 pub mod profile_folders;
 pub mod profiles;
+pub mod profiles_new;
 mod record;
 mod replay;
 mod run;
@@ -36,6 +40,7 @@ mod scan;
 #[cfg(feature = "ble")]
 mod scan_table;
 pub mod schema;
+mod shipped_channel;
 #[cfg(feature = "ble")]
 mod surroundings;
 
@@ -67,6 +72,9 @@ enum Command {
     /// Asks which sensor, whose and where, and writes its entry
     #[cfg(feature = "ble")]
     Add(add::AddArgs),
+    /// Pairs with a sensor that asks for it
+    #[cfg(feature = "ble")]
+    Pair(pair::PairArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -107,6 +115,8 @@ impl Arguments {
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Add(arguments) => block_on(add::run(arguments, &config)),
+            #[cfg(feature = "ble")]
+            Command::Pair(arguments) => block_on(pair::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),

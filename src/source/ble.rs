@@ -19,6 +19,7 @@ mod house;
 pub mod ladder;
 mod link;
 pub mod nearby;
+pub mod pairing;
 pub mod records;
 mod session;
 pub mod survey;
