@@ -216,11 +216,12 @@ impl Ladder {
         let silence_alone = climb.symptoms.iter().all(|symptom| *symptom == Symptom::SilentAir);
         let not_powered = climb.symptoms.contains(&Symptom::NotPowered);
         let delivers = streaming_links > 0 || self.value.is_some_and(|value| now < value + HEALTHY);
-        let power_cycled_lately = self.power_cycled.is_some_and(|at| now < at + POWER_CYCLE_AT_MOST);
+        let cycled_lately = self.power_cycled.is_some_and(|at| now < at + POWER_CYCLE_AT_MOST);
+        let power_cycle_is_wrong = delivers || (silence_alone && cycled_lately);
         let (place, rung) = RUNGS.iter().copied().enumerate().skip(climb.next).find(|(_, rung)| match rung {
             // They need a radio that is on.
             Rung::RestartScan | Rung::NewSession | Rung::RemoveDevices => !not_powered,
-            Rung::PowerCycle => !delivers && !(silence_alone && power_cycled_lately),
+            Rung::PowerCycle => !power_cycle_is_wrong,
             Rung::RestartBluetoothd => !delivers && !silence_alone && self.restart == Restart::Allowed,
             Rung::GiveUp => true,
         })?;

@@ -27,6 +27,9 @@ pub const QUIET: Duration = Duration::from_secs(30);
 /// Sequence numbers have two bytes and begin again; a gap wider than half of them is a new beginning.
 const HALF: u16 = u16::MAX / 2;
 
+/// From here on all records are asked for: those after the wrap have low numbers and would not be found.
+const NEAR_WRAP: u16 = 0xF000;
+
 /// What the driver tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Happened<'a> {
@@ -107,7 +110,7 @@ impl Transfer {
         Transfer {
             erase: if erase { Erase::OnceDurable } else { Erase::Keep },
             sequence_at,
-            after,
+            after: after.filter(|after| sequence_at.is_some() && *after < NEAR_WRAP),
             state: State::NotStarted,
             received: 0,
             durable: 0,
@@ -158,7 +161,7 @@ impl Transfer {
 
     /// Records at and above a number can be asked for, not above it: the known last one comes once more.
     fn request(&self) -> Vec<u8> {
-        match self.after.filter(|_| self.sequence_at.is_some()) {
+        match self.after {
             None => vec![REPORT, ALL],
             Some(after) => with_sequence(REPORT, AT_LEAST, after),
         }
@@ -192,7 +195,7 @@ impl Transfer {
 
     /// Nothing from the known number on: all was erased, or the numbers began again below it. Asking for all tells.
     fn nothing_found(&mut self) -> Do {
-        if self.sequence_at.is_some() && self.after.take().is_some() { Do::Write(self.request()) } else { self.done() }
+        if self.after.take().is_some() { Do::Write(self.request()) } else { self.done() }
     }
 
     fn settle(&mut self) -> Option<Do> {

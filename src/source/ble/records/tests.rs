@@ -41,6 +41,7 @@ fn all_records_are_asked_for_or_those_from_a_known_one_on() {
     assert_eq!(ask(Some(1), None), Some(Do::Write(ASKED_ALL.to_vec())));
     assert_eq!(ask(Some(1), Some(0x0102)), Some(Do::Write(vec![0x01, 0x03, 0x01, 0x02, 0x01])));
     assert_eq!(ask(None, Some(5)), Some(Do::Write(ASKED_ALL.to_vec())));
+    assert_eq!(ask(Some(1), Some(65_535)), Some(Do::Write(ASKED_ALL.to_vec())));
 }
 
 #[test]

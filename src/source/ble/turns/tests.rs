@@ -237,17 +237,17 @@ fn hungry_day(mix: &[u64], seed: u64) -> Vec<Duration> {
     (0..mix.len()).for_each(|device| turns.ask(start, device, kind(device)));
     let (mut now, mut longest) = (start, Duration::ZERO);
     while now < start + Duration::from_secs(86_400) {
-        for device in 0..mix.len() {
-            match due[device].filter(|(at, _)| *at <= now) {
+        for (device, due) in due.iter_mut().enumerate() {
+            match due.filter(|(at, _)| *at <= now) {
                 Some((_, Due::Connects)) => {
                     turns.connected(now, device);
                     let poll_ends = now + Duration::from_secs(random.u64(5..40));
-                    due[device] = (kind(device) == Kind::Polls).then_some((poll_ends, Due::Leaves));
+                    *due = (kind(device) == Kind::Polls).then_some((poll_ends, Due::Leaves));
                 }
                 Some((_, Due::Leaves)) => {
                     turns.freed(now, device);
                     turns.ask(now, device, kind(device));
-                    due[device] = None;
+                    *due = None;
                 }
                 None => {}
             }
