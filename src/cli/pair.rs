@@ -55,6 +55,10 @@ fn address_of(device: &str, config: Option<&Config>) -> anyhow::Result<String> {
     }
     let entry = config.and_then(|config| config.devices.iter().find(|entry| *entry.name == *device));
     match entry.map(|entry| &entry.link) {
+        Some(Link::Ble { target, .. }) if target.split(':').count() == 6 => Ok(target.to_ascii_uppercase()),
+        Some(Link::Ble { target, .. }) => {
+            bail!("{device} is known by \"{target}\" and not by its address; `biogate scan` shows it: pair with that")
+        }
         Some(Link::Serial { .. } | Link::Mqtt { .. }) => {
             bail!("{device} is no Bluetooth device; nothing is to be paired")
         }

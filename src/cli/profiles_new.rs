@@ -168,7 +168,7 @@ impl Stub {
     fn bare(&self) -> anyhow::Result<Catalog> {
         let mut profiles = ProfileSet::empty();
         profiles.add("the stub", &self.text(false)?).context("the stub that was made is not a profile")?;
-        let binding = EntryBinding { entry: "stub".into(), profile: self.id.clone(), component: None };
+        let binding = EntryBinding { entry: "stub".into(), profile: self.id.clone(), component: None, key: None };
         Ok(Catalog::new(&profiles, vec![binding], Limits::default())?)
     }
 }
