@@ -168,7 +168,7 @@ impl Stub {
     fn bare(&self) -> anyhow::Result<Catalog> {
         let mut profiles = ProfileSet::empty();
         profiles.add("the stub", &self.text(false)?).context("the stub that was made is not a profile")?;
-        let binding = EntryBinding { entry: "stub".into(), profile: self.id.clone(), component: None };
+        let binding = EntryBinding { entry: "stub".into(), profile: self.id.clone(), component: None, key: None };
         Ok(Catalog::new(&profiles, vec![binding], Limits::default())?)
     }
 }
@@ -332,7 +332,7 @@ mod tests {
         ]);
         let (profile, examples) = tried(&text);
         assert_eq!((&**profile.id(), profile.matches().ble_service.as_deref()), ("strap-anna", Some("180d")));
-        let names: Vec<&str> = profile.channels().map(|(name, _)| &**name).collect();
+        let names: Vec<&str> = profile.channels().map(|channel| &**channel.name).collect();
         assert_eq!(names, ["2a37", "2a19", "fb005c81-02e7-f387-1cad-8acd2d8df0c8", "2a38"]);
         assert_eq!(profile.events(), ["heart_rate"]);
         assert!(examples > 10, "{text}");
@@ -345,7 +345,7 @@ mod tests {
     fn every_shipped_characteristic_and_element_can_be_taken_over() {
         for (_, file) in builtin::FILES {
             let shipped = Profile::parse("shipped", file).unwrap();
-            for (name, _) in shipped.channels().filter(|(name, _)| !matches!(&***name, "frame" | "message")) {
+            for name in shipped.channels().map(|it| it.name).filter(|name| !matches!(&***name, "frame" | "message")) {
                 if shipped.matches().ble_service.is_some()
                     || shipped.matches().element == Some(Element::ServiceData("fcd2".into()))
                 {
