@@ -24,9 +24,10 @@ pub(super) struct PairArgs {
 pub(super) async fn run(arguments: PairArgs, file: &Path) -> anyhow::Result<ExitCode> {
     let config = surroundings::config_if_any(file)?;
     let address = address_of(&arguments.device, config.as_ref())?;
+    let adapters = config.map(|config| config.ble.adapters).unwrap_or_default();
     println!("pairing with {address}; hold the sensor's pairing button if it has one");
     let (questions, mut asked) = mpsc::channel(8);
-    let mut pairing = std::pin::pin!(pairing::pair(&address, &[], questions));
+    let mut pairing = std::pin::pin!(pairing::pair(&address, &adapters, questions));
     let mut answers = lines_of_stdin();
     let mut open = None;
     let paired = loop {
@@ -55,10 +56,10 @@ fn address_of(device: &str, config: Option<&Config>) -> anyhow::Result<String> {
     }
     let entry = config.and_then(|config| config.devices.iter().find(|entry| *entry.name == *device));
     match entry.map(|entry| &entry.link) {
-        Some(Link::Ble { target, .. }) if target.split(':').count() == 6 => Ok(target.to_ascii_uppercase()),
-        Some(Link::Ble { target, .. }) => {
-            bail!("{device} is known by \"{target}\" and not by its address; `biogate scan` shows it: pair with that")
+        Some(Link::Ble { target, .. }) if target.starts_with("name:") => {
+            bail!("{device} is named by {target}, which may be any such sensor; write its address (see `biogate scan`)")
         }
+        Some(Link::Ble { target, .. }) => Ok(target.to_ascii_uppercase()),
         Some(Link::Serial { .. } | Link::Mqtt { .. }) => {
             bail!("{device} is no Bluetooth device; nothing is to be paired")
         }

@@ -143,7 +143,7 @@ impl Stub {
         }
         // What its emits name must be there, although this recording has no frame of it.
         for part in context {
-            if parts.iter().all(|known| known.body != part.body) {
+            if parts.iter().all(|known| known.name_line() != part.name_line()) {
                 parts.push(part);
             }
         }
@@ -174,6 +174,11 @@ impl Stub {
 }
 
 impl Part {
+    /// A profile has one channel of a name; several shipped ones may bring the same context.
+    fn name_line(&self) -> Option<&str> {
+        self.body.lines().find(|line| line.starts_with("name "))
+    }
+
     /// Recorded frames with what came of them: the most common length first, each different.
     fn recorded(&self, catalog: &Catalog) -> Vec<String> {
         let Some((channel, frames)) = &self.channel else { return Vec::new() };
@@ -332,8 +337,8 @@ mod tests {
         ]);
         let (profile, examples) = tried(&text);
         assert_eq!((&**profile.id(), profile.matches().ble_service.as_deref()), ("strap-anna", Some("180d")));
-        let names: Vec<&str> = profile.channels().map(|(name, _)| &**name).collect();
-        assert_eq!(names, ["2a37", "2a19", "fb005c81-02e7-f387-1cad-8acd2d8df0c8", "2a38"]);
+        let names: Vec<&str> = profile.channels().map(|channel| &**channel.name).collect();
+        assert_eq!(names[..4], ["2a37", "2a19", "fb005c81-02e7-f387-1cad-8acd2d8df0c8", "2a38"]);
         assert_eq!(profile.events(), ["heart_rate"]);
         assert!(examples > 10, "{text}");
         assert!(text.contains("{ hex = \"10 48 00 04\", events = [{ heart_rate = 72.0 }] }"), "{text}");
@@ -345,12 +350,12 @@ mod tests {
     fn every_shipped_characteristic_and_element_can_be_taken_over() {
         for (_, file) in builtin::FILES {
             let shipped = Profile::parse("shipped", file).unwrap();
-            for (name, _) in shipped.channels().filter(|(name, _)| !matches!(&***name, "frame" | "message")) {
+            for name in shipped.channels().map(|it| it.name).filter(|name| !matches!(&***name, "frame" | "message")) {
                 if shipped.matches().ble_service.is_some()
                     || shipped.matches().element == Some(Element::ServiceData("fcd2".into()))
                 {
                     let (profile, _) = tried(&stub(&[(name, "0001020304050607")]));
-                    assert!(profile.channels().any(|(known, _)| known == name), "{name}");
+                    assert!(profile.channels().any(|known| known.name == name), "{name}");
                 }
             }
         }

@@ -157,7 +157,7 @@ impl House {
         let (name, services) = {
             let nearby = self.nearby();
             let (name, services) = nearby.heard_of(&place.adapter, &place.address).unwrap_or((None, &[]));
-            (name.map(str::to_owned), services.to_vec())
+            (name.cloned(), services.to_vec())
         };
         let seen = Seen { address: &place.address, name: name.as_deref(), services: &services };
         match self.allow.claim(now, seen) {

@@ -167,9 +167,10 @@ impl Nearby {
     }
 
     /// Name and services of one, for deciding whose it is.
-    pub fn heard_of(&self, adapter: &str, address: &str) -> Option<(Option<&str>, &[Arc<str>])> {
+    #[allow(clippy::type_complexity, reason = "a name and a list, told once")]
+    pub fn heard_of(&self, adapter: &str, address: &str) -> Option<(Option<&Arc<str>>, &[Arc<str>])> {
         let it = self.by_adapter.get(adapter)?.get(address)?;
-        Some((it.name.as_deref(), &it.services))
+        Some((it.name.as_ref(), &it.services))
     }
 
     /// The adapter that hears this address best, and how well in dBm. One without a signal counts as the worst.
