@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
+mod bluez_fake;
 mod clickhouse;
 mod configuration;
 mod file;
