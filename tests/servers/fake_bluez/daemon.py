@@ -19,8 +19,22 @@ from pairing import AgentManager
 LEAVING = "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'"
 
 
+class PatientSocket:
+    """dbus-fast 5.2.0 gives a connection up when the bus does not take the next bytes at once; a burst does that."""
+
+    def __init__(self, socket):
+        self.socket = socket
+
+    def send(self, data):
+        try:
+            return self.socket.send(data)
+        except BlockingIOError:
+            return 0
+
+
 async def connection(address, handler, name):
     bus = await MessageBus(bus_address=address).connect()
+    bus._writer.sock = PatientSocket(bus._sock)
     bus.add_message_handler(handler)
     await bus.call(Message(destination="org.freedesktop.DBus", path="/org/freedesktop/DBus", member="AddMatch",
                            interface="org.freedesktop.DBus", signature="s", body=[LEAVING]))
