@@ -4,6 +4,7 @@
 
 #[cfg(feature = "ble")]
 mod at_the_hub;
+mod bluez_fake;
 mod clickhouse;
 mod configuration;
 mod file;

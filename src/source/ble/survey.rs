@@ -33,6 +33,13 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
     for worker in &workers {
         worker.order(Order::Scan);
     }
+    {
+        // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
+        let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, sighting, _) in known.peripherals.into_iter().filter(|(_, sighting, _)| sighting.rssi.is_some()) {
+            nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+        }
+    }
     let mut deaf = 0;
     loop {
         tokio::select! {
