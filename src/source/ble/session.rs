@@ -287,6 +287,10 @@ impl Session<'_> {
                 }
             }
             Some(Rung::PowerCycle) => self.radio_gone(Some(name)),
+            // It would cut the links of the others too.
+            Some(Rung::RestartBluetoothd) if self.adapters.values().any(|adapter| adapter.turns.links() > 0) => {
+                info!(adapter = &**name, "bluetoothd is not restarted while other adapters have links");
+            }
             Some(Rung::RestartBluetoothd) => {
                 let bus = self.bus.clone();
                 tokio::spawn(async move {
