@@ -25,6 +25,8 @@ pub(super) struct Adapter {
     scan: Scan,
     /// When it last heard anything, or began to listen.
     heard: Instant,
+    /// It is being switched off and on.
+    cycling: bool,
 }
 
 /// Whether it hears advertisements.
@@ -47,7 +49,16 @@ impl Adapter {
         worker: Worker,
         now: Instant,
     ) -> Self {
-        Adapter { name, turns: Turns::new(max_links), ladder, health, worker, scan: Scan::Off, heard: now }
+        Adapter {
+            name,
+            turns: Turns::new(max_links),
+            ladder,
+            health,
+            worker,
+            scan: Scan::Off,
+            heard: now,
+            cycling: false,
+        }
     }
 
     /// Scans while somebody wants it and nobody connects.
@@ -87,6 +98,21 @@ impl Adapter {
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
         self.ladder.well(now, Sign::Advertisement);
+    }
+
+    /// Whether it is off because we switched it off.
+    pub(super) fn is_cycling(&self) -> bool {
+        self.cycling
+    }
+
+    /// The worker is done with an order, well or not.
+    pub(super) fn answered(&mut self, now: Instant, order: &Order, well: bool) {
+        if *order == Order::PowerCycle {
+            self.cycling = false;
+        }
+        if well {
+            self.ladder.well(now, Sign::Answer);
+        }
     }
 
     /// An order that makes it scan is done.
@@ -140,6 +166,7 @@ impl Adapter {
             Rung::RemoveDevices | Rung::RestartBluetoothd | Rung::GiveUp => return Some(rung),
         };
         self.scan = Scan::Starting;
+        self.cycling = order == Order::PowerCycle;
         // A worker that hangs takes no orders; the next rung is nearer then.
         let _hung = self.worker.order(order);
         Some(rung)

@@ -18,8 +18,8 @@ use dbus::message::{MatchRule, Message};
 use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
+use crate::interpret::bluetooth;
 use crate::source::ble::flow::Flows;
 use crate::source::ble::nearby::Sighting;
 
@@ -393,14 +393,9 @@ pub(super) fn path_of(place: &Place) -> Path<'static> {
     Path::from(format!("{ROOT}/{}/dev_{}", place.adapter, place.address.replace(':', "_")))
 }
 
-/// As profiles write it: four hexadecimal digits for what the Bluetooth SIG assigned, else 128 bits with hyphens.
+/// As profiles write it; what is no UUID is kept as it is, and no profile names it.
 pub(super) fn short(uuid: &str) -> Arc<str> {
-    const BASE: &str = "-0000-1000-8000-00805f9b34fb";
-    let full = Uuid::parse_str(uuid).map_or_else(|_| uuid.to_ascii_lowercase(), |uuid| uuid.to_string());
-    match full.strip_suffix(BASE).and_then(|head| head.strip_prefix("0000")) {
-        Some(assigned) => assigned.into(),
-        None => full.into(),
-    }
+    bluetooth::uuid(uuid).map_or_else(|| uuid.into(), Into::into)
 }
 
 fn sighting_of(properties: &PropMap) -> Sighting {

@@ -191,14 +191,20 @@ impl Device {
                 }
             }
         }
+        self.hand_over(&mut kept);
         self.leave().await;
-        // What was confirmed to a device on the air is not left behind.
+        self.hand_over(&mut kept);
+        self.flow.health.set_state("stopped");
+    }
+
+    /// At a stop: what was confirmed to a device on the air is not left behind.
+    fn hand_over(&mut self, kept: &mut mpsc::Receiver<Reading>) {
         while let Ok(reading) = kept.try_recv() {
-            if self.flow.inlet.try_deliver(reading, None, None).is_err() {
+            let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);
+            if self.flow.inlet.try_put(delivery).is_err() {
                 self.flow.health.count(Count::Dropped, 1);
             }
         }
-        self.flow.health.set_state("stopped");
     }
 
     async fn told(&mut self, word: Told) {
@@ -243,19 +249,20 @@ impl Device {
             }
             Do::Subscribe if self.work.is_some() => self.subscribe_next = true,
             Do::Subscribe => self.subscribe(),
-            Do::Disconnect { forget } => {
+            Do::Disconnect => {
+                self.leave().await;
+                self.ask(Asked::Free).await;
+            }
+            Do::GiveUp { why, forget } => {
                 if forget {
                     self.ask(Asked::Forget).await;
                 }
                 self.leave().await;
-                self.ask(Asked::Free).await;
+                self.ask(Asked::Failed { hung: why.contains("does not answer") }).await;
+                self.flow.health.fault(Count::Failures, 1, &why);
             }
             Do::Silent(span) => {
                 self.flow.health.fault(Count::Silences, 1, &format_args!("no value for {} s", span.as_secs()));
-            }
-            Do::Failed(why) => {
-                self.ask(Asked::Failed { hung: why.contains("does not answer") || why.contains("in time") }).await;
-                self.flow.health.fault(Count::Failures, 1, &why);
             }
             Do::Lost => self.flow.health.fault(Count::Disconnects, 1, &"the link was lost"),
         }

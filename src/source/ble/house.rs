@@ -32,6 +32,9 @@ const CALL_EVERY: Duration = Duration::from_secs(1);
 /// A sensor that only advertises and was not heard for so long is silent, unless its entry says otherwise.
 const BROADCASTER_SILENCE: Duration = Duration::from_secs(600);
 
+/// Sensors of services in the life of a process, those included whose address was another one before.
+const MOST_OF_SERVICES: usize = 256;
+
 /// Failures longer ago say nothing of the adapter now.
 const LATELY: Duration = Duration::from_secs(120);
 
@@ -193,6 +196,10 @@ impl House {
         if known.is_some() {
             return known;
         }
+        if self.devices.len() >= self.settings.devices.len() + MOST_OF_SERVICES {
+            self.health.count(Count::Refused, 1);
+            return None;
+        }
         let entry = self.settings.any.get(service)?.clone();
         let target = Target::Address(place.address.clone());
         let number = self.admit(BleDevice { device: device_id(&place.address).into(), target, ..entry });
@@ -265,6 +272,24 @@ impl House {
         }
     }
 
+    /// The device has the radio no longer.
+    pub(super) fn freed(&mut self, now: Instant, number: usize) {
+        let Some(device) = self.devices.get_mut(number) else { return };
+        device.linked = false;
+        if let Some(place) = device.place.take() {
+            self.allow.freed(now, &place.address);
+        }
+    }
+
+    /// The device's link is made, also where BlueZ had it from before.
+    pub(super) fn connected(&mut self, number: usize) {
+        let Some(device) = self.devices.get_mut(number) else { return };
+        device.linked = true;
+        if let Some(place) = &device.place {
+            self.allow.linked(&place.address);
+        }
+    }
+
     /// Where to reach a device: the adapter that hears it best and still has room, else the one that hears it.
     pub(super) fn best_place(&self, number: usize, adapters: &BTreeMap<Arc<str>, Adapter>) -> Option<Place> {
         let address = self.devices.get(number)?.address.clone()?;
@@ -294,8 +319,9 @@ impl House {
     }
 
     /// Whether anything is listened for: a sensor that advertises, or one without a link, or any sensor.
-    pub(super) fn wants_scan(&self, _now: Instant) -> bool {
-        !self.settings.any.is_empty()
+    pub(super) fn wants_scan(&self, now: Instant) -> bool {
+        self.nearby().is_asked_for(now)
+            || !self.settings.any.is_empty()
             || self.devices.is_empty()
             || self.devices.iter().any(|device| device.broadcasts.is_some() || !device.linked)
     }

@@ -146,6 +146,8 @@ pub(super) enum Happened {
 pub(super) enum Failure {
     /// Common near many devices, and gone at the next try.
     Transient(String),
+    /// It is out of reach, or will advertise again at once: waiting to hear it is better than trying blindly.
+    Gone(String),
     /// Anything else that may pass.
     Passing(String),
     /// Nothing but a person helps.
@@ -164,14 +166,16 @@ pub(super) enum Do {
     /// List what the device has and subscribe what the profile wants.
     Subscribe,
     /// End the link or the try, and free the radio.
-    Disconnect {
+    Disconnect,
+    /// End what failed, count and say why, and free the radio.
+    GiveUp {
+        /// What failed.
+        why: String,
         /// Make BlueZ forget the device too.
         forget: bool,
     },
     /// Count and say that it was silent.
     Silent(Duration),
-    /// Count and say that a try failed.
-    Failed(String),
     /// Count and say that the link was lost.
     Lost,
 }
@@ -274,7 +278,7 @@ impl Link {
                 vec![Do::Connect]
             }
             // A turn that comes too late is given back.
-            (_, Happened::Turn) => vec![Do::Disconnect { forget: false }],
+            (_, Happened::Turn) => vec![Do::Disconnect],
             (State::Connecting { .. }, Happened::Linked) => {
                 self.state = State::Discovering { until: now + DISCOVER };
                 vec![Do::Subscribe]
@@ -400,7 +404,7 @@ impl Link {
             return Vec::new();
         }
         let mut todo = vec![Do::Silent(silent_for)];
-        todo.extend(self.fail(now, Failure::Transient("it fell silent".to_owned()), random));
+        todo.extend(self.fail(now, Failure::Gone("it fell silent".to_owned()), random));
         todo
     }
 
@@ -419,13 +423,13 @@ impl Link {
             return self.pause(now, Duration::from_secs(1), Pause::Done);
         }
         let mut todo = vec![Do::Lost];
-        todo.extend(self.fail(now, Failure::Transient("the link was lost".to_owned()), random));
+        todo.extend(self.fail(now, Failure::Gone("the link was lost".to_owned()), random));
         todo
     }
 
     fn pause(&mut self, now: Instant, wait: Duration, pause: Pause) -> Vec<Do> {
         self.state = State::Backoff { until: now + wait, pause };
-        vec![Do::Disconnect { forget: false }]
+        vec![Do::Disconnect]
     }
 
     fn fail(&mut self, now: Instant, failure: Failure, random: f64) -> Vec<Do> {
@@ -434,12 +438,16 @@ impl Link {
         let (at_once, why) = match failure {
             Failure::Lasting(reason) => {
                 self.state = State::Blocked { reason: reason.clone(), until: now + BLOCKED };
-                return vec![Do::Disconnect { forget: false }, Do::Failed(reason)];
+                return vec![Do::GiveUp { why: reason, forget: false }];
+            }
+            Failure::Gone(why) => {
+                self.state = State::Unseen;
+                return vec![Do::GiveUp { why, forget }];
             }
             Failure::Transient(why) => (self.failures <= AT_ONCE, why),
             Failure::Passing(why) => (false, why),
         };
-        let mut todo = vec![Do::Disconnect { forget }, Do::Failed(why)];
+        let mut todo = vec![Do::GiveUp { why, forget }];
         if at_once {
             todo.extend(self.ask(now));
         } else {

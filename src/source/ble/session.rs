@@ -188,9 +188,10 @@ impl Session<'_> {
             }
             Change::Powered(name, false) => {
                 self.radio_gone(Some(&name));
-                if let Some(adapter) = self.adapters.get_mut(&name) {
-                    adapter.sick(now, Symptom::NotPowered);
-                }
+                // Off and on again is one of our own cures.
+                let adapter = self.adapters.get_mut(&name).filter(|adapter| !adapter.is_cycling());
+                let rung = adapter.and_then(|adapter| adapter.sick(now, Symptom::NotPowered));
+                self.climb(now, &name, rung);
             }
             Change::Linked(place, linked) => self.house.linked(now, &place, linked),
             Change::Forgotten(place) => self.house.nearby().forget(&place.adapter, &place.address),
@@ -231,17 +232,24 @@ impl Session<'_> {
                     None => device.tell(Told::RadioGone),
                 }
             }
-            Asked::Free => self.of(number, |adapter| {
-                adapter.turns.freed(now, number);
-                adapter.turns.withdraw(now, number);
-            }),
-            Asked::Connected => self.of(number, |adapter| {
-                adapter.turns.connected(now, number);
-                adapter.ladder.well(now, Sign::Link);
-            }),
+            Asked::Free => {
+                self.of(number, |adapter| {
+                    adapter.turns.freed(now, number);
+                    adapter.turns.withdraw(now, number);
+                });
+                self.house.freed(now, number);
+            }
+            Asked::Connected => {
+                self.of(number, |adapter| {
+                    adapter.turns.connected(now, number);
+                    adapter.ladder.well(now, Sign::Link);
+                });
+                self.house.connected(number);
+            }
             Asked::Failed { hung } => {
                 self.of(number, |adapter| adapter.turns.failed(now, number));
                 self.failed(now, number, hung);
+                self.house.freed(now, number);
             }
             Asked::Flowing => self.of(number, |adapter| adapter.ladder.well(now, Sign::Value)),
             Asked::Forget => {
@@ -306,9 +314,7 @@ impl Session<'_> {
     fn done(&mut self, done: Done) {
         let now = Instant::now();
         let Some(adapter) = self.adapters.get_mut(&done.adapter) else { return };
-        if done.result.is_ok() {
-            adapter.ladder.well(now, Sign::Answer);
-        }
+        adapter.answered(now, &done.order, done.result.is_ok());
         let rung = match (&done.order, done.result) {
             (Order::QuietFor(number), Ok(central)) => {
                 let Some(device) = self.house.devices.get_mut(*number) else { return };
