@@ -142,8 +142,7 @@ impl House {
     }
 
     pub(super) fn wants_adapter(&self, info: &AdapterInfo) -> bool {
-        let named = |wanted: &String| **wanted == *info.name || wanted.eq_ignore_ascii_case(&info.address);
-        self.settings.adapters.is_empty() || self.settings.adapters.iter().any(named)
+        is_named(&self.settings.adapters, &info.name, &info.address)
     }
 
     /// How this adapter fared before, or a new ladder.
@@ -325,4 +324,9 @@ impl House {
             || self.devices.is_empty()
             || self.devices.iter().any(|device| device.broadcasts.is_some() || !device.linked)
     }
+}
+
+/// Whether an adapter is among those that are wanted, by name or address; all are where none is named.
+pub(super) fn is_named(wanted: &[String], name: &str, address: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted == name || wanted.eq_ignore_ascii_case(address))
 }

@@ -17,6 +17,7 @@ use crate::source::ble::bluez::{AdapterInfo, Advert, Bus, CallError, Change, Pla
 use crate::source::ble::device::{Asked, Radio, Told};
 use crate::source::ble::house::House;
 use crate::source::ble::ladder::{Rung, Sign, Symptom};
+use crate::source::ble::survey::NO_ADAPTER;
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
 use crate::source::health::Count;
@@ -109,9 +110,7 @@ impl Session<'_> {
                     }
                 }
                 if none {
-                    self.house
-                        .health
-                        .set_state("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on");
+                    self.house.health.set_state(NO_ADAPTER);
                 } else if self.adapters.is_empty() {
                     let wanted = self.house.settings.adapters.join(", ");
                     self.house.health.set_state(&format!("none of the adapters {wanted} is there"));
