@@ -41,6 +41,7 @@ mod scan;
 mod scan_table;
 pub mod schema;
 mod shipped_channel;
+mod status;
 #[cfg(feature = "ble")]
 mod surroundings;
 
@@ -66,6 +67,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Validates configuration and profiles, then looks at clock, ports, disk, brokers and warehouse
     Check(check::CheckArgs),
+    /// Tells how the running gateway is, with each device in words
+    Status(status::StatusArgs),
     /// Lists the Bluetooth sensors and serial ports that are near, and what they say
     #[cfg(feature = "ble")]
     Scan(scan::ScanArgs),
@@ -111,6 +114,7 @@ impl Arguments {
             Command::Run(folders) => block_on(run::run(&config, &folders)),
             Command::Demo(arguments) => block_on(demo::run(arguments)),
             Command::Check(arguments) => block_on(check::run(arguments, &config)),
+            Command::Status(arguments) => block_on(status::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]
