@@ -30,6 +30,8 @@ mod worker;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::interpret::link::LinkSpec;
 use crate::interpret::profile::Get;
 use crate::reading::Element;
@@ -55,6 +57,14 @@ pub struct BleSettings {
     pub devices: Vec<BleDevice>,
     /// Profiles for every sensor of a service, where not only listed ones are heard.
     pub any: Vec<BleDevice>,
+}
+
+impl BleSettings {
+    /// Whether only the devices differ.
+    pub fn differs_in_devices_only(&self, other: &BleSettings) -> bool {
+        let radio = |settings: &BleSettings| BleSettings { devices: Vec::new(), any: Vec::new(), ..settings.clone() };
+        radio(self) == radio(other)
+    }
 }
 
 /// One device entry.
@@ -96,8 +106,9 @@ pub struct Wanted {
     pub emits: bool,
 }
 
-/// Hears all devices until the sources stop. What is near is kept in `nearby` for who asks.
-pub async fn run(settings: BleSettings, nearby: Arc<Mutex<Nearby>>, context: Context) {
+/// Hears all devices until the sources stop, and follows their entries; a change of anything else takes a new start. What
+/// is near is kept in `nearby` for who asks.
+pub async fn run(settings: watch::Receiver<BleSettings>, nearby: Arc<Mutex<Nearby>>, context: Context) {
     let mut stop = context.stop.clone();
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     let mut house = House::new(settings, context, nearby);

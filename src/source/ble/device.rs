@@ -194,6 +194,8 @@ impl Device {
         self.hand_over(&mut kept);
         self.leave().await;
         self.hand_over(&mut kept);
+        // Where only its entry is gone, others want the radio.
+        let _nobody_listens = self.asks.try_send((self.number, Asked::Free));
         self.flow.health.set_state("stopped");
     }
 

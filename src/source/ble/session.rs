@@ -79,6 +79,7 @@ impl Session<'_> {
                 Some(done) = done.recv() => self.done(done),
                 Some((device, asked)) = self.house.asks.recv() => self.asked(device, asked),
                 Some(advert) = signals.adverts.recv() => self.heard(advert),
+                Ok(()) = self.house.news.changed() => self.house.follow(),
                 () = async { match ask_again { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                     self.take_stock().await;
                 }
