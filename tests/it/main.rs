@@ -4,6 +4,10 @@
 
 #[cfg(feature = "ble")]
 mod at_the_hub;
+#[cfg(feature = "ble")]
+mod ble_streams;
+#[cfg(feature = "ble")]
+mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
 mod configuration;

@@ -256,9 +256,16 @@ impl House {
 
     /// A link came up or went down: a linked sensor does not advertise and stays whose it is.
     pub(super) fn linked(&mut self, now: Instant, place: &Place, linked: bool) {
-        let Some(device) = self.devices.iter_mut().find(|device| device.place.as_ref() == Some(place)) else { return };
+        let Some(number) = self.devices.iter().position(|device| device.place.as_ref() == Some(place)) else { return };
+        self.devices[number].tell(if linked { Told::Linked } else { Told::Dropped });
+        self.note_link(now, number, linked);
+    }
+
+    /// Of a link that was there before the gateway, BlueZ says nothing; its device does.
+    pub(super) fn note_link(&mut self, now: Instant, number: usize, linked: bool) {
+        let Some(device) = self.devices.get_mut(number).filter(|device| device.linked != linked) else { return };
         device.linked = linked;
-        device.tell(if linked { Told::Linked } else { Told::Dropped });
+        let Some(place) = &device.place else { return };
         match linked {
             true => self.allow.linked(&place.address),
             false => self.allow.freed(now, &place.address),

@@ -155,11 +155,20 @@ impl Session<'_> {
                 self.house.keep_ladder(&name, adapter.ladder);
             }
         }
-        for device in &mut self.house.devices {
-            let there = device.place.as_ref().is_some_and(|place| adapter.is_none_or(|name| place.adapter == *name));
-            if there {
+        let now = Instant::now();
+        for number in 0..self.house.devices.len() {
+            let place = self.house.devices.get(number).and_then(|device| device.place.as_ref());
+            if place.is_none_or(|place| adapter.is_some_and(|name| place.adapter != *name)) {
+                continue;
+            }
+            // An adapter that stays, without power, has no links any more.
+            self.of(number, |adapter| {
+                adapter.turns.freed(now, number);
+                adapter.turns.withdraw(now, number);
+            });
+            self.house.note_link(now, number, false);
+            if let Some(device) = self.house.devices.get_mut(number) {
                 device.place = None;
-                device.linked = false;
                 device.tell(Told::RadioGone);
             }
         }
@@ -231,14 +240,20 @@ impl Session<'_> {
                     None => device.tell(Told::RadioGone),
                 }
             }
-            Asked::Free => self.of(number, |adapter| {
-                adapter.turns.freed(now, number);
-                adapter.turns.withdraw(now, number);
-            }),
-            Asked::Connected => self.of(number, |adapter| {
-                adapter.turns.connected(now, number);
-                adapter.ladder.well(now, Sign::Link);
-            }),
+            Asked::Free => {
+                self.house.note_link(now, number, false);
+                self.of(number, |adapter| {
+                    adapter.turns.freed(now, number);
+                    adapter.turns.withdraw(now, number);
+                });
+            }
+            Asked::Connected => {
+                self.house.note_link(now, number, true);
+                self.of(number, |adapter| {
+                    adapter.turns.connected(now, number);
+                    adapter.ladder.well(now, Sign::Link);
+                });
+            }
             Asked::Failed { hung } => {
                 self.of(number, |adapter| adapter.turns.failed(now, number));
                 self.failed(now, number, hung);
