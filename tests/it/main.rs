@@ -6,6 +6,10 @@
 mod at_the_hub;
 #[cfg(feature = "ble")]
 mod ble_follow;
+#[cfg(feature = "ble")]
+mod ble_streams;
+#[cfg(feature = "ble")]
+mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
 mod configuration;

@@ -307,6 +307,8 @@ impl Device {
                 let records = self.settings.plan.link.records.as_ref();
                 self.fetch = records.map(|records| Fetch::begin(Instant::now(), records, self.last_record));
                 self.happened(Happened::Subscribed(self.before)).await;
+                // The first may have come, and rung, before the last subscription was through.
+                self.happened(Happened::Values(self.flow.values.load(Relaxed))).await;
             }
             Outcome::Subscribed(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Talked { talk, heard, failed } => {

@@ -155,11 +155,19 @@ impl Session<'_> {
                 self.house.keep_ladder(&name, adapter.ladder);
             }
         }
-        for device in &mut self.house.devices {
-            let there = device.place.as_ref().is_some_and(|place| adapter.is_none_or(|name| place.adapter == *name));
-            if there {
-                device.place = None;
-                device.linked = false;
+        let now = Instant::now();
+        for number in 0..self.house.devices.len() {
+            let place = self.house.devices.get(number).and_then(|device| device.place.as_ref());
+            if place.is_none_or(|place| adapter.is_some_and(|name| place.adapter != *name)) {
+                continue;
+            }
+            // An adapter that stays, without power, has no links any more.
+            self.of(number, |adapter| {
+                adapter.turns.freed(now, number);
+                adapter.turns.withdraw(now, number);
+            });
+            self.house.freed(now, number);
+            if let Some(device) = self.house.devices.get(number) {
                 device.tell(Told::RadioGone);
             }
         }

@@ -89,6 +89,15 @@ impl Hub {
         }
     }
 
+    /// How much memory it holds now, in KiB.
+    #[allow(dead_code, reason = "for the tests of the Bluetooth source, whose sensors flood")]
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let id = self.child.as_ref().expect("a running gateway").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("its status in /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
