@@ -80,7 +80,7 @@ impl Ward {
         let mut arrived: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for event in lines_of(&self.archive) {
             let device = event["device_id"].as_str().unwrap().to_owned();
-            arrived.entry(device).or_default().push(counter_of(&event));
+            arrived.entry(device).or_default().extend(counter_of(&event));
         }
         arrived
     }
