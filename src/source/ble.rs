@@ -3,8 +3,10 @@
 //!
 //! Who decides and who does are apart. Pure parts are told the time and say what to do: [`allow`] (whose sensor is this),
 //! [`link`] (the life of one device), [`turns`] (who may hold the radio), [`ladder`] (what to try when an adapter goes
-//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: [`session`] (everything alive between two
-//! rebuilds), [`device`] (one link), [`bluez`] and [`gatt`] (the calls, each with a deadline).
+//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: [`session`] (everything alive on one
+//! connection) with an [`adapter`] and its [`worker`] for each radio, [`device`] for each sensor with what it says
+//! ([`talk`], [`fetch`]) and what is heard of it ([`flow`]). [`house`] is what outlives sessions. [`bluez`], [`signals`]
+//! and [`gatt`] are the calls to bluetoothd, each with a deadline, and what it tells.
 //!
 //! Health is data flowing, not "connected": BlueZ goes silent without an error.
 
@@ -20,8 +22,10 @@ pub mod ladder;
 mod link;
 pub mod nearby;
 pub mod pairing;
+mod place;
 pub mod records;
 mod session;
+mod signals;
 pub mod survey;
 mod talk;
 pub mod turns;

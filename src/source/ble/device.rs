@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::reading::{Channel, Reading};
-use crate::source::ble::bluez::{Bus, Place};
+use crate::source::ble::bluez::Bus;
 use crate::source::ble::fetch::{self, End, Fetch};
 use crate::source::ble::flow::{Flow, Flows, KEPT, Route};
 use crate::source::ble::link::{Do, Failure, Happened, Link, kind_of};
+use crate::source::ble::place::Place;
 use crate::source::ble::talk::{self, Linked, Talk};
 use crate::source::ble::turns::Kind;
 use crate::source::ble::{BleDevice, talk::Heard};

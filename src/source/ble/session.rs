@@ -13,10 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use crate::source::ble::adapter::Adapter;
-use crate::source::ble::bluez::{AdapterInfo, Advert, Bus, CallError, Change, Place, Signals};
+use crate::source::ble::bluez::{AdapterInfo, Bus, CallError};
 use crate::source::ble::device::{Asked, Radio, Told};
 use crate::source::ble::house::House;
 use crate::source::ble::ladder::{Rung, Sign, Symptom};
+use crate::source::ble::place::Place;
+use crate::source::ble::signals::{Advert, Change, Signals};
 use crate::source::ble::survey::NO_ADAPTER;
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
