@@ -2,11 +2,11 @@
 //! must hear them for years. The only home of btleplug and of D-Bus.
 //!
 //! Who decides and who does are apart. Pure parts are told the time and say what to do: [`allow`] (whose sensor is this),
-//! [`link`] (the life of one device), [`turns`] (who may hold the radio), [`ladder`] (what to try when an adapter goes
-//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: [`session`] (everything alive on one
-//! connection) with an [`adapter`] and its [`worker`] for each radio, [`device`] for each sensor with what it says
-//! ([`talk`], [`fetch`]) and what is heard of it ([`flow`]). [`house`] is what outlives sessions. [`bluez`], [`signals`]
-//! and [`gatt`] are the calls to bluetoothd, each with a deadline, and what it tells.
+//! `link` (the life of one device), [`turns`] (who may hold the radio), [`ladder`] (what to try when an adapter goes
+//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: `session` (everything alive on one
+//! connection) with an `adapter` and its `worker` for each radio, `device` for each sensor with what it says
+//! (`talk`, `fetch`) and what is heard of it (`flow`). `house` is what outlives sessions. `bluez`, `signals`
+//! and `gatt` are the calls to bluetoothd, each with a deadline, and what it tells.
 //!
 //! Health is data flowing, not "connected": BlueZ goes silent without an error.
 
