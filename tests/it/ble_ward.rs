@@ -142,9 +142,19 @@ impl Ward {
 
     /// What `status` says of a strap, an adapter or the radio.
     pub(crate) fn health(&self, name: &str) -> Value {
-        let devices = status(&self.hub)["devices"].take();
-        let found = devices.as_array().and_then(|all| all.iter().find(|one| one["name"] == name)).cloned();
-        found.unwrap_or_else(|| panic!("no {name} in {devices}"))
+        self.health_if_any(name).unwrap_or_else(|| panic!("no {name} in {}", status(&self.hub)))
+    }
+
+    /// The same, of one that may not be there yet, nor the gateway.
+    pub(crate) fn health_if_any(&self, name: &str) -> Option<Value> {
+        let (_, text, _) = self.hub.output(&["status", "--json"]);
+        let status: Value = serde_json::from_str(&text).ok()?;
+        status["devices"].as_array()?.iter().find(|one| one["name"] == name).cloned()
+    }
+
+    /// The folder that events are written to.
+    pub(crate) fn archive(&self) -> &std::path::Path {
+        &self.archive
     }
 
     fn say(&self) -> String {

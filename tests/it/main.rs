@@ -7,6 +7,8 @@ mod at_the_hub;
 #[cfg(feature = "ble")]
 mod ble_follow;
 #[cfg(feature = "ble")]
+mod ble_ladder;
+#[cfg(feature = "ble")]
 mod ble_streams;
 #[cfg(feature = "ble")]
 mod ble_ward;
