@@ -9,6 +9,8 @@ mod ble_follow;
 #[cfg(feature = "ble")]
 mod ble_ladder;
 #[cfg(feature = "ble")]
+mod ble_records;
+#[cfg(feature = "ble")]
 mod ble_streams;
 #[cfg(feature = "ble")]
 mod ble_ward;
