@@ -61,10 +61,13 @@ impl Board {
         })
     }
 
-    /// What is near, the strongest first.
+    /// What is near, the strongest first. Who asks makes the radio listen for a while.
     #[cfg(feature = "ble")]
     pub fn near(&self) -> Vec<Near> {
-        self.nearby.lock().unwrap_or_else(PoisonError::into_inner).snapshot(tokio::time::Instant::now())
+        let (mut nearby, now) =
+            (self.nearby.lock().unwrap_or_else(PoisonError::into_inner), tokio::time::Instant::now());
+        nearby.ask(now);
+        nearby.snapshot(now)
     }
 
     /// The oldest kept rows, as they would be rendered now. Nothing moves by it.

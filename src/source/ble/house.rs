@@ -293,9 +293,10 @@ impl House {
         here.filter(|place| place.adapter == *adapter).collect()
     }
 
-    /// Whether anything is listened for: a sensor that advertises, or one without a link, or any sensor.
-    pub(super) fn wants_scan(&self, _now: Instant) -> bool {
+    /// Whether anything is listened for: a sensor that advertises, or one without a link, or any sensor, or what is near.
+    pub(super) fn wants_scan(&self, now: Instant) -> bool {
         !self.settings.any.is_empty()
+            || self.nearby().is_asked(now)
             || self.devices.is_empty()
             || self.devices.iter().any(|device| device.broadcasts.is_some() || !device.linked)
     }

@@ -40,6 +40,9 @@ const LEAST_VALUES: u32 = 3;
 /// A signal older than this tells nothing of where the sensor is now.
 const SIGNAL_AGE: Duration = Duration::from_secs(10);
 
+/// Who asked what is near goes on asking, or has gone after this.
+const ASKING: Duration = Duration::from_secs(30);
+
 /// What one event of the bus told of a peripheral. Nothing told means nothing changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sighting {
@@ -101,6 +104,8 @@ pub struct Payload {
 #[derive(Debug, Default)]
 pub struct Nearby {
     by_adapter: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Peripheral>>,
+    /// When somebody last asked for it.
+    asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -124,6 +129,16 @@ struct Signal {
 }
 
 impl Nearby {
+    /// Somebody wants to see what is near.
+    pub fn ask(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Whether somebody lately wanted to see it: a reason to listen also where every listed sensor is linked.
+    pub fn is_asked(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < ASKING)
+    }
+
     /// Takes in what was told of a peripheral.
     pub fn hear(&mut self, now: Instant, adapter: &Arc<str>, address: &str, sighting: Sighting) {
         let known = self.by_adapter.get(adapter).is_some_and(|near| near.contains_key(address));
