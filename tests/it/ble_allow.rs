@@ -28,7 +28,7 @@ fn only_listed_sensors_are_read() {
     ward.wait_for_state("adapter hci0", "nothing else is listened for");
     ward.wait("the stranger in /near", || ward.ask("/near")?.to_string().contains(&straps[1]).then_some(()));
     let stranger = ward.bluez.device(&straps[1]);
-    assert_eq!((stranger.connect_calls, ward.events_of("strap").len() as u64 > 20), (0, true));
+    assert_eq!(stranger.connect_calls, 0);
 }
 
 #[test]
