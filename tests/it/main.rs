@@ -6,6 +6,9 @@
 mod at_the_hub;
 #[cfg(feature = "ble")]
 mod ble_allow;
+#[cfg(feature = "ble")]
+mod ble_commands;
+#[cfg(feature = "ble")]
 mod bluez_fake;
 mod clickhouse;
 mod configuration;
