@@ -5,6 +5,8 @@
 #[cfg(feature = "ble")]
 mod at_the_hub;
 #[cfg(feature = "ble")]
+mod ble_faults;
+#[cfg(feature = "ble")]
 mod ble_streams;
 #[cfg(feature = "ble")]
 mod ble_ward;

@@ -59,6 +59,8 @@ pub(super) enum Asked {
     /// It no longer does, or gives it back.
     Free,
     /// The link is made, the next device may connect.
+    Linked,
+    /// And its services are known.
     Connected,
     /// A try failed; whether BlueZ did not answer.
     Failed { hung: bool },
@@ -208,7 +210,12 @@ impl Device {
                 self.radio = Some(radio);
                 self.happened(Happened::Turn).await;
             }
-            Told::Linked => self.happened(Happened::Linked).await,
+            Told::Linked => {
+                self.happened(Happened::Linked).await;
+                if self.link.is_discovering() {
+                    self.ask(Asked::Linked).await;
+                }
+            }
             Told::Dropped => self.happened(Happened::Dropped).await,
             Told::Yield => self.happened(Happened::Yield).await,
             Told::RadioGone => {
@@ -248,7 +255,6 @@ impl Device {
                     self.ask(Asked::Forget).await;
                 }
                 self.leave().await;
-                self.ask(Asked::Free).await;
             }
             Do::Silent(span) => {
                 self.flow.health.fault(Count::Silences, 1, &format_args!("no value for {} s", span.as_secs()));

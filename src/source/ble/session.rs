@@ -247,6 +247,7 @@ impl Session<'_> {
                     adapter.turns.withdraw(now, number);
                 });
             }
+            Asked::Linked => self.of(number, |adapter| adapter.turns.connected(now, number)),
             Asked::Connected => {
                 self.house.note_link(now, number, true);
                 self.of(number, |adapter| {
@@ -255,7 +256,12 @@ impl Session<'_> {
                 });
             }
             Asked::Failed { hung } => {
-                self.of(number, |adapter| adapter.turns.failed(now, number));
+                // Of a link that lasted, and was lost, the turns learn when it is freed.
+                self.of(number, |adapter| {
+                    if adapter.turns.connecting() == Some(number) {
+                        adapter.turns.failed(now, number);
+                    }
+                });
                 self.failed(now, number, hung);
             }
             Asked::Flowing => self.of(number, |adapter| adapter.ladder.well(now, Sign::Value)),
