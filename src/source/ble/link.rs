@@ -410,8 +410,8 @@ impl Link {
 
     /// Subscribed, and no first value: perhaps a link that only BlueZ believes in, perhaps a slow sensor.
     fn mute(&mut self, now: Instant, random: f64) -> Vec<Do> {
+        let waited = self.first_value();
         self.mute += 1;
-        let waited = self.first_value() / 2;
         let mut todo = vec![Do::Silent(waited)];
         let forget = self.mute.is_multiple_of(FORGET_AFTER_MUTE);
         todo.extend(self.fail_and(now, Failure::Passing("subscribed, but no value came".to_owned()), random, forget));
@@ -472,3 +472,6 @@ pub(super) fn kind_of(plan: &Plan) -> Kind {
         Kind::Visits
     }
 }
+
+#[cfg(test)]
+mod tests;
