@@ -9,6 +9,8 @@ mod ble_allow;
 #[cfg(feature = "ble")]
 mod ble_commands;
 #[cfg(feature = "ble")]
+mod ble_faults;
+#[cfg(feature = "ble")]
 mod ble_follow;
 #[cfg(feature = "ble")]
 mod ble_ladder;
