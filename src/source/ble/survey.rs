@@ -1,15 +1,16 @@
 //! Listens without reading anybody: what `scan`, `add` and `pair` do where no gateway runs.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::reading::{BootId, Heard};
-use crate::source::ble::bluez::{Advert, Bus};
+use crate::source::ble::bluez::{Advert, Bus, Place};
 use crate::source::ble::flow::Flows;
 use crate::source::ble::house::is_named;
-use crate::source::ble::nearby::Nearby;
+use crate::source::ble::nearby::{Nearby, Sighting};
 use crate::source::ble::worker::{Done, Order, Sessions, Worker};
 use crate::source::context::Stop;
 
@@ -48,20 +49,25 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
     for worker in &workers {
         worker.order(Order::Scan);
     }
-    {
-        // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
+    // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
+    let mut known: HashMap<Place, Sighting> =
+        known.peripherals.into_iter().map(|(place, sighting, _)| (place, sighting)).collect();
+    let hear = |place: &Place, sighting: Sighting| {
         let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, sighting, _) in known.peripherals.into_iter().filter(|(_, sighting, _)| sighting.rssi.is_some()) {
-            nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
-        }
+        nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+    };
+    for (place, sighting) in known.extract_if(|_, sighting| sighting.rssi.is_some()) {
+        hear(&place, sighting);
     }
     let mut deaf = 0;
     loop {
         tokio::select! {
             () = stop.wait() => break,
             Some(Advert { place, sighting }) = signals.adverts.recv() => {
-                let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
-                nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+                if let Some(before) = known.remove(&place) {
+                    hear(&place, before);
+                }
+                hear(&place, sighting);
             }
             // Nobody reads these here; a full channel would end the session.
             Some(_change) = signals.changes.recv() => {}
