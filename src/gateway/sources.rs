@@ -37,6 +37,9 @@ pub(super) enum Made {
 /// A running source.
 struct Source {
     made: Made,
+    /// Of the radio: the entries, which change without a new start.
+    #[cfg(feature = "ble")]
+    entries: Option<watch::Sender<BleSettings>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -61,6 +64,8 @@ impl Running {
         gateway_id: &str,
     ) -> anyhow::Result<()> {
         let wanted = wanted(config, catalog, gateway_id)?;
+        #[cfg(feature = "ble")]
+        self.follow_entries(&wanted);
         let outdated: Vec<String> = self
             .sources
             .iter()
@@ -87,6 +92,20 @@ impl Running {
             self.sources.entry(name).or_insert_with(start);
         }
         Ok(())
+    }
+
+    /// The radio keeps its links where only entries have changed.
+    #[cfg(feature = "ble")]
+    fn follow_entries(&mut self, wanted: &HashMap<String, Made>) {
+        for (name, source) in &mut self.sources {
+            if let (Made::Ble(now), Some(Made::Ble(wanted)), Some(entries)) =
+                (&source.made, wanted.get(name), &source.entries)
+                && now.differs_in_devices_only(wanted)
+            {
+                entries.send_if_modified(|known| std::mem::replace(known, (**wanted).clone()) != **wanted);
+                source.made = Made::Ble(wanted.clone());
+            }
+        }
     }
 
     /// Tells every source to stop.
@@ -119,12 +138,16 @@ async fn ended(mut task: JoinHandle<()>, deadline: Duration) {
 fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mutex<Nearby>>) -> Source {
     let (stop, stopping) = watch::channel(false);
     let context = Context { stop: Stop::new(stopping), ..context.clone() };
+    #[cfg(feature = "ble")]
+    let mut entries = None;
     let task = match made.clone() {
         #[cfg(feature = "ble")]
         Made::Ble(settings) => {
             let nearby = nearby.clone();
+            let (sender, settings) = watch::channel(*settings);
+            entries = Some(sender);
             tokio::spawn(async move {
-                supervise("bluetooth", context, move |context| ble::run((*settings).clone(), nearby.clone(), context))
+                supervise("bluetooth", context, move |context| ble::run(settings.clone(), nearby.clone(), context))
                     .await;
             })
         }
@@ -137,7 +160,13 @@ fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mut
             supervise(&name, context, move |context| mqtt::run((*broker).clone(), context)).await;
         }),
     };
-    Source { made, stop, task }
+    Source {
+        made,
+        #[cfg(feature = "ble")]
+        entries,
+        stop,
+        task,
+    }
 }
 
 /// What must run, from entries that name known profiles. Wrong ports, topics and profiles are found here.

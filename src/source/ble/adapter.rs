@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::source::ble::bluez::{CallError, Place};
+use crate::source::ble::bluez::CallError;
 use crate::source::ble::ladder::{Ladder, Rung, Sign, Symptom, silence_after};
+use crate::source::ble::place::Place;
 use crate::source::ble::turns::Turns;
 use crate::source::ble::worker::{Order, Worker};
 use crate::source::health::DeviceHealth;

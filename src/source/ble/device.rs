@@ -15,10 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::reading::{Channel, Reading};
-use crate::source::ble::bluez::{Bus, Place};
+use crate::source::ble::bluez::Bus;
 use crate::source::ble::fetch::{self, End, Fetch};
 use crate::source::ble::flow::{Flow, Flows, KEPT, Route};
 use crate::source::ble::link::{Do, Failure, Happened, Link, kind_of};
+use crate::source::ble::place::Place;
 use crate::source::ble::talk::{self, Linked, Talk};
 use crate::source::ble::turns::Kind;
 use crate::source::ble::{BleDevice, talk::Heard};
@@ -194,6 +195,8 @@ impl Device {
         self.hand_over(&mut kept);
         self.leave().await;
         self.hand_over(&mut kept);
+        // Where only its entry is gone, others want the radio.
+        let _nobody_listens = self.asks.try_send((self.number, Asked::Free));
         self.flow.health.set_state("stopped");
     }
 
@@ -305,6 +308,8 @@ impl Device {
                 let records = self.settings.plan.link.records.as_ref();
                 self.fetch = records.map(|records| Fetch::begin(Instant::now(), records, self.last_record));
                 self.happened(Happened::Subscribed(self.before)).await;
+                // The first may have come, and rung, before the last subscription was through.
+                self.happened(Happened::Values(self.flow.values.load(Relaxed))).await;
             }
             Outcome::Subscribed(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Talked { talk, heard, failed } => {

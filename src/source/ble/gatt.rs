@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use dbus::arg::{PropMap, Variant, prop_cast};
 
-use crate::source::ble::bluez::{Bus, CallError, Place, path_of, short};
-
-const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
+use crate::source::ble::bluez::{Bus, CallError};
+use crate::source::ble::place::{CHARACTERISTIC, Place, path_of, short};
 
 /// More characteristics than this are not looked at; the largest devices have some sixty.
 const MOST: usize = 256;

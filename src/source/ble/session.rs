@@ -13,10 +13,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use crate::source::ble::adapter::Adapter;
-use crate::source::ble::bluez::{AdapterInfo, Advert, Bus, CallError, Change, Place, Signals};
+use crate::source::ble::bluez::{AdapterInfo, Bus, CallError};
 use crate::source::ble::device::{Asked, Radio, Told};
 use crate::source::ble::house::House;
 use crate::source::ble::ladder::{Rung, Sign, Symptom};
+use crate::source::ble::place::Place;
+use crate::source::ble::signals::{Advert, Change, Signals};
 use crate::source::ble::survey::NO_ADAPTER;
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
@@ -79,6 +81,7 @@ impl Session<'_> {
                 Some(done) = done.recv() => self.done(done),
                 Some((device, asked)) = self.house.asks.recv() => self.asked(device, asked),
                 Some(advert) = signals.adverts.recv() => self.heard(advert),
+                Ok(()) = self.house.news.changed() => self.house.follow(),
                 () = async { match ask_again { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                     self.take_stock().await;
                 }
@@ -154,11 +157,19 @@ impl Session<'_> {
                 self.house.keep_ladder(&name, adapter.ladder);
             }
         }
-        for device in &mut self.house.devices {
-            let there = device.place.as_ref().is_some_and(|place| adapter.is_none_or(|name| place.adapter == *name));
-            if there {
-                device.place = None;
-                device.linked = false;
+        let now = Instant::now();
+        for number in 0..self.house.devices.len() {
+            let place = self.house.devices.get(number).and_then(|device| device.place.as_ref());
+            if place.is_none_or(|place| adapter.is_some_and(|name| place.adapter != *name)) {
+                continue;
+            }
+            // An adapter that stays, without power, has no links any more.
+            self.of(number, |adapter| {
+                adapter.turns.freed(now, number);
+                adapter.turns.withdraw(now, number);
+            });
+            self.house.freed(now, number);
+            if let Some(device) = self.house.devices.get(number) {
                 device.tell(Told::RadioGone);
             }
         }

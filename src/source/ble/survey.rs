@@ -7,10 +7,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::reading::{BootId, Heard};
-use crate::source::ble::bluez::{Advert, Bus, Place};
+use crate::source::ble::bluez::Bus;
 use crate::source::ble::flow::Flows;
 use crate::source::ble::house::is_named;
 use crate::source::ble::nearby::{Nearby, Sighting};
+use crate::source::ble::place::Place;
+use crate::source::ble::signals::Advert;
 use crate::source::ble::worker::{Done, Order, Sessions, Worker};
 use crate::source::context::Stop;
 

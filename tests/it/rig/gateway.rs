@@ -54,8 +54,14 @@ impl Hub {
 
     /// Starts `biogate run`; its log is appended to `log` in the hub's folder.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn start_with(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).expect("log");
         let mut command = self.command(&["run"]);
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("starting biogate run"));
     }
@@ -87,6 +93,15 @@ impl Hub {
                 panic!("the gateway did not stop in time; its log:\n{}", self.log());
             }
         }
+    }
+
+    /// How much memory it holds now, in KiB.
+    #[allow(dead_code, reason = "for the tests of the Bluetooth source, whose sensors flood")]
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let id = self.child.as_ref().expect("a running gateway").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("its status in /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number of KiB")
     }
 
     /// Whether it still runs.
