@@ -55,6 +55,20 @@ fn the_configuration_runs_and_its_rows_are_there_once_each() {
     assert_eq!(persons.trim(), "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11");
 }
 
+/// The README's Bluetooth entries are accepted; a hub with a radio is not needed for that.
+#[test]
+fn the_bluetooth_configuration_passes_the_check() {
+    let block =
+        README.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("a second toml block");
+    assert!(block.contains("[ble]"), "{block}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("room-12"), "00112233445566778899aabbccddeeff\n").unwrap();
+    let block = block.replace("/run/credentials/biogate.service", folder.path().to_str().unwrap());
+    let hub = Hub::new(&format!("{block}[[destination]]\nname = \"a\"\nkind = \"file\"\ndir = \"/nonexistent\"\n"));
+    let (code, said, error) = hub.output(&["check", "--offline"]);
+    assert!(code == 0 && said.contains("2 devices"), "{said}{error}");
+}
+
 const TABLE_BEGINS: &str = "<!-- sensors: written by BIOGATE_WRITE_README=1 cargo test --test it readme -->\n";
 const TABLE_ENDS: &str = "<!-- end of sensors -->\n";
 

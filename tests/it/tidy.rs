@@ -30,6 +30,10 @@ const IMPORTS: &[(&str, &str)] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("tokio_serial", &["source/serial"]),
     ("rumqttc", &["source/mqtt"]),
+    ("btleplug", &["source/ble"]),
+    ("dbus", &["source/ble"]),
+    ("dbus_tokio", &["source/ble"]),
+    ("dbus_crossroads", &["source/ble"]),
     ("sled", &["store/"]),
     ("chacha20poly1305", &["store/"]),
     ("aes", &["interpret/decrypt/"]),
@@ -151,6 +155,7 @@ fn every_rule_can_fail() {
     breaks(one_way, "src/attic.rs", "//! A.", "no row");
     breaks(at_home, "src/intake.rs", "fn f() { sled::open(\"x\"); }", "src/intake.rs:1: names sled");
     breaks(at_home, "src/source/mqtt.rs", "use native_tls::Identity;", "names native_tls");
+    breaks(at_home, "src/cli/pair.rs", "use dbus::Path;", "names dbus");
     breaks(pure, "src/interpret/decode.rs", "\nuse std::{fs, time::Duration};", "decode.rs:2: names std::fs");
     breaks(pure, "src/resolve.rs", "use std::time::SystemTime;", "names SystemTime");
     breaks(introduced, "src/resolve.rs", "use std::fmt;", "src/resolve.rs:1: begins without //!");
