@@ -12,6 +12,9 @@ use crate::room::{Counted, Gateway, HZ, STRAPS, Tail, counted, emissions, entrie
 /// Links are made one after another; then all must flow.
 const SETTLED: Duration = Duration::from_secs(60);
 
+/// How often the store commits, and the same for serial lines.
+const INTERVALS: [(&str, &str); 2] = [("4 s", "serial 4 s"), ("100 ms", "serial 100 ms")];
+
 /// What one gateway cost while it was watched.
 struct Cost {
     events: f64,
@@ -29,9 +32,10 @@ pub(crate) fn run(arguments: &Arguments) {
     let mut all: HashMap<&str, Vec<Cost>> = HashMap::new();
     for run in 0..runs {
         let folder = |what: &str| dir.path().join(format!("{what}-{run}"));
-        all.entry("idle").or_default().push(serial(&folder("idle"), 1, 0.0, seconds));
-        all.entry("serial").or_default().push(serial(&folder("serial"), STRAPS.into(), HZ, seconds));
-        for interval in ["4 s", "100 ms"] {
+        all.entry("idle").or_default().push(serial(&folder("idle"), 1, 0.0, "4 s", seconds));
+        for (interval, by_serial) in INTERVALS {
+            let cost = serial(&folder(by_serial), STRAPS.into(), HZ, interval, seconds);
+            all.entry(by_serial).or_default().push(cost);
             let Some(cost) = bluetooth(&folder(interval), interval, seconds) else { return };
             all.entry(interval).or_default().push(cost);
         }
@@ -40,8 +44,9 @@ pub(crate) fn run(arguments: &Arguments) {
     let of = |what: &str, figure: &dyn Fn(&Cost) -> f64| median(all[what].iter().map(figure).collect());
     for (what, words) in [
         ("idle", "one serial line, idle"),
-        ("serial", "serial, commits every 4 s"),
+        ("serial 4 s", "serial, commits every 4 s"),
         ("4 s", "Bluetooth, commits every 4 s"),
+        ("serial 100 ms", "serial, commits every 100 ms"),
         ("100 ms", "Bluetooth, commits every 100 ms"),
     ] {
         println!(
@@ -53,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) {
             of(what, &|cost| cost.rss_mib),
         );
     }
-    for interval in ["4 s", "100 ms"] {
+    for (interval, _) in INTERVALS {
         let at = |share: f64| of(interval, &|cost| quantile(&cost.latencies, share) * 1e3);
         println!(
             "  notification to its row, commits every {interval}: median {:.0} ms, 99 % within {:.1} ms, longest {:.1} ms",
@@ -64,8 +69,8 @@ pub(crate) fn run(arguments: &Arguments) {
     }
 }
 
-/// Serial lines at so many events a second each.
-fn serial(dir: &Path, lines: usize, hz: f64, seconds: u64) -> Cost {
+/// Serial lines at so many events a second each; without Bluetooth.
+fn serial(dir: &Path, lines: usize, hz: f64, commit_interval: &str, seconds: u64) -> Cost {
     let lines: Vec<Line> = (0..lines).map(|_| Line::open()).collect();
     let entry = |(number, line): (usize, &Line)| {
         format!(
@@ -75,7 +80,7 @@ fn serial(dir: &Path, lines: usize, hz: f64, seconds: u64) -> Cost {
         )
     };
     let sensors: String = lines.iter().enumerate().map(entry).collect();
-    let gateway = Gateway::start(dir, "unix:path=/nonexistent", "4 s", &sensors);
+    let gateway = Gateway::start(dir, "unix:path=/nonexistent", commit_interval, &sensors);
     let speak = |seconds: u64| {
         let begun = Instant::now();
         let events = (hz * lines.len() as f64 * seconds as f64) as u64;
