@@ -180,7 +180,7 @@ impl Device {
                 () = of(&mut self.delivering) => self.delivering = None,
                 durable = first_of(&mut self.receipts) => {
                     self.receipts.pop_front();
-                    if durable && let Some(fetch) = &mut self.fetch { fetch.durable(); }
+                    if durable && let Some(fetch) = &mut self.fetch { fetch.durable(Instant::now()); }
                 }
                 Some(reading) = kept.recv(), if may_take => self.take_kept(reading),
                 () = flow.first.notified() => self.happened(Happened::Values(flow.values.load(Relaxed))).await,
@@ -296,7 +296,8 @@ impl Device {
                 self.deliver(heard);
                 self.talk = Some(Box::new(talk));
                 let records = self.settings.plan.link.records.as_ref();
-                self.fetch = records.map(|records| Fetch::begin(Instant::now(), records, self.last_record));
+                let earlier = self.receipts.len();
+                self.fetch = records.map(|spec| Fetch::begin(Instant::now(), spec, self.last_record, earlier));
                 self.happened(Happened::Subscribed(self.before)).await;
             }
             Outcome::Subscribed(Err(failure)) => self.happened(Happened::Failed(failure)).await,
