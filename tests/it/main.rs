@@ -4,6 +4,8 @@
 
 #[cfg(feature = "ble")]
 mod at_the_hub;
+#[cfg(feature = "ble")]
+mod ble_records;
 mod bluez_fake;
 mod clickhouse;
 mod configuration;
