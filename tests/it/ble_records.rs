@@ -225,6 +225,7 @@ fn a_meter_is_erased_once_everything_is_durable() {
     assert_eq!((records.stored.len(), records.deleted.len()), (0, 40));
     let waited = records.requests[2].at - all_sent;
     assert!(waited > 0.5, "the last record's commit takes a second, and it was erased after {waited} s");
+    room.hub.env("LD_PRELOAD", "");
     room.hub.start_with(&["--profiles", &folder]);
     room.hub.wait_until_drained(40, SOON);
     assert_eq!(room.hub.stop(), 0);
@@ -243,6 +244,19 @@ fn slow_disk(hub: &Hub) -> Option<String> {
         return None;
     }
     Some(library.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_oximeter_without_a_memory_is_read_all_the_same() {
+    let Some(mut room) = Room::new("always", &[("oximeter", "bluetooth-pulse-oximeter", METER)]) else { return };
+    // Continuous values: SpO2 from 61 % on, pulse 72 /min.
+    let spo2 = json!({"prefix": "00", "width": 2, "start": 60, "suffix": "4800"});
+    let value = json!({"uuid": "2a5f", "flags": ["notify"], "notify_hz": 5, "pattern": spo2});
+    room.bluez.devices(vec![json!({"address": METER, "services": [{"uuid": "1822", "characteristics": [value]}]})]);
+    room.hub.start();
+    room.wait_for_events("oximeter", 6);
+    assert_eq!(room.hub.stop(), 0);
+    assert_eq!(room.trouble("oximeter"), 0, "{}", room.hub.log());
 }
 
 /// The clocks that were written to the cuff: the local time, and when it was written, in Unix seconds.

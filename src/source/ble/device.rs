@@ -290,12 +290,12 @@ impl Device {
             }
             Outcome::Connected(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Subscribed(Ok(linked)) => {
-                let Linked { talk, heard, lacking, clock_checked } = *linked;
+                let Linked { talk, heard, lacking, clock_checked, keeps_records } = *linked;
                 self.tell_lacking(lacking);
                 self.clock_checked = clock_checked;
                 self.deliver(heard);
                 self.talk = Some(Box::new(talk));
-                let records = self.settings.plan.link.records.as_ref();
+                let records = self.settings.plan.link.records.as_ref().filter(|_| keeps_records);
                 let earlier = self.receipts.len();
                 self.fetch = records.map(|spec| Fetch::begin(Instant::now(), spec, self.last_record, earlier));
                 self.happened(Happened::Subscribed(self.before)).await;
