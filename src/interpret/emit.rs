@@ -129,8 +129,9 @@ impl Context<'_> {
         memory.is_twin(key, self.reading.heard, self.profile.same_within)
     }
 
-    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there. A stored record
-    /// that came before is a duplicate; as records come in any order, a fall among them is no reset.
+    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there and the clock may be
+    /// believed. A stored record that came before is a duplicate whatever the clock: all its bytes are the same. As records
+    /// come in any order, a fall among them is no reset.
     fn identity(
         &self,
         decoded: &Decoded,
@@ -139,14 +140,18 @@ impl Context<'_> {
     ) -> Option<(u64, Vec<u8>)> {
         let fields = &self.channel.identity;
         let slots = || fields.iter().map(|slot| &decoded.slots[usize::from(*slot)]);
-        let known = !fields.is_empty() && slots().all(|slot| slot.state == State::Known);
-        if !known || self.profile.identity_needs_clock && !memory.clock_checked() {
+        if fields.is_empty() || !slots().all(|slot| slot.state == State::Known) {
+            return None;
+        }
+        if self.channel.stored {
+            out.duplicate = memory.is_known_record(self.reading.channel.name(), &self.reading.bytes);
+            out.memory_changed |= !out.duplicate;
+        }
+        if self.profile.identity_needs_clock && !memory.clock_checked() {
             return None;
         }
         let raw = || slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect();
         if self.channel.stored {
-            out.duplicate = memory.is_known_record(self.reading.channel.name(), &self.reading.bytes);
-            out.memory_changed |= !out.duplicate;
             return Some((memory.resets(), raw()));
         }
         let (resets, changed) = memory.resets_after(slots().map(|slot| slot.raw).collect());

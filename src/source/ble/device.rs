@@ -183,7 +183,7 @@ impl Device {
                 () = of(&mut self.delivering) => self.delivering = None,
                 durable = first_of(&mut self.receipts) => {
                     self.receipts.pop_front();
-                    if durable && let Some(fetch) = &mut self.fetch { fetch.durable(); }
+                    if durable && let Some(fetch) = &mut self.fetch { fetch.durable(Instant::now()); }
                 }
                 Some(reading) = kept.recv(), if may_take => self.take_kept(reading),
                 () = flow.first.notified() => self.happened(Happened::Values(flow.values.load(Relaxed))).await,
@@ -305,13 +305,14 @@ impl Device {
             }
             Outcome::Connected(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Subscribed(Ok(linked)) => {
-                let Linked { talk, heard, lacking, clock_checked } = *linked;
+                let Linked { talk, heard, lacking, clock_checked, keeps_records } = *linked;
                 self.tell_lacking(lacking);
                 self.clock_checked = clock_checked;
                 self.deliver(heard);
                 self.talk = Some(Box::new(talk));
-                let records = self.settings.plan.link.records.as_ref();
-                self.fetch = records.map(|records| Fetch::begin(Instant::now(), records, self.last_record));
+                let records = self.settings.plan.link.records.as_ref().filter(|_| keeps_records);
+                let earlier = self.receipts.len();
+                self.fetch = records.map(|spec| Fetch::begin(Instant::now(), spec, self.last_record, earlier));
                 self.happened(Happened::Subscribed(self.before)).await;
                 // The first may have come, and rung, before the last subscription was through.
                 self.happened(Happened::Values(self.flow.values.load(Relaxed))).await;

@@ -18,6 +18,8 @@ pub(super) struct Fetch {
     to_write: Option<Vec<u8>>,
     /// Without a word until then it is over.
     quiet_at: Instant,
+    /// Receipts that are still to come of an earlier link's records.
+    earlier: usize,
     durable: usize,
     end: Option<End>,
 }
@@ -32,13 +34,14 @@ pub(super) enum End {
 }
 
 impl Fetch {
-    /// Asks for the records from `after` on.
-    pub(super) fn begin(now: Instant, spec: &RecordsSpec, after: Option<u16>) -> Self {
+    /// Asks for the records from `after` on. The next `earlier` receipts are of records of an earlier link.
+    pub(super) fn begin(now: Instant, spec: &RecordsSpec, after: Option<u16>, earlier: usize) -> Self {
         let mut fetch = Fetch {
             transfer: Transfer::new(spec.erase, spec.sequence_at, after),
             control: spec.control.clone(),
             to_write: None,
             quiet_at: now + QUIET,
+            earlier,
             durable: 0,
             end: None,
         };
@@ -68,8 +71,13 @@ impl Fetch {
         self.tell(Happened::Record(bytes));
     }
 
-    /// One more record is durable.
-    pub(super) fn durable(&mut self) {
+    /// One more record is durable. They become so in the order in which they came.
+    pub(super) fn durable(&mut self, now: Instant) {
+        self.quiet_at = now + QUIET;
+        if self.earlier > 0 {
+            self.earlier -= 1;
+            return;
+        }
         self.durable += 1;
         self.tell(Happened::Durable { records: self.durable });
     }
@@ -104,5 +112,66 @@ impl Fetch {
             Some(Do::Done) => self.end = Some(End::Complete(self.transfer.highest())),
             Some(Do::Failed(why)) => self.end = Some(End::Early(why)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SENT: &[u8] = &[6, 0, 1, 1];
+    const ERASED: &[u8] = &[6, 0, 2, 1];
+
+    fn begun(now: Instant, earlier: usize) -> Fetch {
+        let spec = RecordsSpec { control: "2a52".into(), erase: true, sequence_at: Some(1) };
+        let mut fetch = Fetch::begin(now, &spec, None, earlier);
+        assert_eq!((fetch.take_write(), fetch.take_write()), (Some(vec![1, 1]), None));
+        fetch
+    }
+
+    #[test]
+    fn it_asks_to_erase_after_the_last_receipt_and_is_complete_after_the_answer() {
+        let now = Instant::now();
+        let mut fetch = begun(now, 0);
+        fetch.record(now, &[0, 7, 0]);
+        fetch.record(now, &[0, 8, 0]);
+        fetch.answered(now, SENT);
+        fetch.durable(now);
+        assert_eq!((fetch.take_write(), fetch.end()), (None, None));
+        fetch.durable(now);
+        assert_eq!((fetch.take_write(), fetch.end()), (Some(vec![2, 2, 1, 8, 0]), None));
+        fetch.answered(now, ERASED);
+        assert_eq!((fetch.end(), fetch.next_at()), (Some(&End::Complete(Some(8))), None));
+    }
+
+    #[test]
+    fn receipts_of_an_earlier_link_say_nothing_of_this_one() {
+        let now = Instant::now();
+        let mut fetch = begun(now, 2);
+        fetch.record(now, &[0, 7, 0]);
+        fetch.answered(now, SENT);
+        fetch.durable(now);
+        fetch.durable(now);
+        assert_eq!((fetch.take_write(), fetch.end()), (None, None));
+        fetch.durable(now);
+        assert_eq!(fetch.take_write(), Some(vec![2, 2, 1, 7, 0]));
+    }
+
+    #[test]
+    fn a_slow_disk_is_waited_for_as_long_as_it_gets_on() {
+        let start = Instant::now();
+        let mut fetch = begun(start, 0);
+        (0..4u8).for_each(|number| fetch.record(start, &[0, number, 0]));
+        fetch.answered(start, SENT);
+        for minute_third in 1..=3 {
+            let now = start + Duration::from_secs(20 * minute_third);
+            fetch.time(now);
+            fetch.durable(now);
+            assert_eq!(fetch.end(), None);
+        }
+        fetch.time(start + Duration::from_secs(89));
+        assert_eq!(fetch.end(), None);
+        fetch.time(fetch.next_at().unwrap());
+        assert!(matches!(fetch.end(), Some(End::Early(_))) && fetch.take_write().is_none());
     }
 }

@@ -4,8 +4,10 @@
 //! characteristic, and a response ends them. The hub asks to erase only what every record of a complete transfer is
 //! durable of; whatever was cut off is read again next time, and doubles are known by their sequence number.
 //!
-//! After Bluetooth SIG, Glucose Service 1.0, section 3.4: `op code, operator, operand`; op codes 1 report, 2 delete,
-//! 5 number of records, 6 response; operators 0 none, 1 all, 2 at most, 3 at least; filter 1 is the sequence number.
+//! A request is `op code, operator, operand` (GATT Specification Supplement, Record Access Control Point). The numbers are
+//! those of the headers that vendors ship for it (Nordic's `ble_racp.h`, Infineon's Glucose Service): op codes 1 report,
+//! 2 delete, 5 number of records, 6 response; operators 0 none, 1 all, 2 at most, 3 at least; filter 1 is the sequence
+//! number; responses 1 success, 6 no records found.
 
 use std::time::Duration;
 
@@ -140,7 +142,7 @@ impl Transfer {
                 if self.state == State::Settles { self.settle() } else { None }
             }
             (State::Reports, Happened::Quiet) => Some(self.fail("no record and no response for 30 s")),
-            (State::Settles, Happened::Quiet) => Some(self.fail("the records are not durable after 30 s")),
+            (State::Settles, Happened::Quiet) => Some(self.fail("no record became durable for 30 s")),
             (State::Erases, Happened::Quiet) => Some(self.fail("no response to the request to erase for 30 s")),
             _ => None,
         }

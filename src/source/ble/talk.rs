@@ -50,6 +50,8 @@ pub(super) struct Linked {
     pub(super) lacking: Vec<Arc<str>>,
     /// The hub has set or checked the device's clock on this link.
     pub(super) clock_checked: bool,
+    /// Stored records can be asked for.
+    pub(super) keeps_records: bool,
 }
 
 /// What goes on being said while the link is up.
@@ -89,7 +91,7 @@ pub(super) async fn subscribe(
     wall: Option<DateTime>,
 ) -> Result<Linked, Failure> {
     let gatt = listed(radio, plan).await?;
-    let (claimed, lacking) = claim(&gatt, plan);
+    let (claimed, mut lacking) = claim(&gatt, plan);
     let needed = |wanted: &Wanted| wanted.get != Get::ReadOnce;
     if !claimed.iter().any(|(wanted, _)| needed(wanted)) {
         let wanted: Vec<&str> = plan.channels.iter().filter(|wanted| needed(wanted)).map(|w| &*w.name).collect();
@@ -100,12 +102,17 @@ pub(super) async fn subscribe(
     }
     let heard = context(&gatt, &claimed).await;
     let clock_checked = clock(&gatt, plan, wall).await;
-    if let Some(records) = &plan.link.records {
-        let control = gatt.of(&records.control).next();
-        let control = control.ok_or_else(|| Failure::Lasting(format!("has no control point {}", records.control)))?;
-        flows.open(&control.path, route(records.control.clone(), true));
-        gatt.subscribe(control).await.or_else(in_progress).map_err(refused)?;
+    let control = plan.link.records.as_ref().map(|records| (&records.control, gatt.of(&records.control).next()));
+    match control {
+        Some((name, Some(control))) => {
+            flows.open(&control.path, route(name.clone(), true));
+            gatt.subscribe(control).await.or_else(in_progress).map_err(refused)?;
+        }
+        // An oximeter without a memory has none.
+        Some((name, None)) => lacking.push(name.clone()),
+        None => {}
     }
+    let keeps_records = control.is_some_and(|(_, control)| control.is_some());
     for (wanted, characteristic) in &claimed {
         let kept = wanted.get == Get::Indicate || characteristic.indicates() || plan.link.records.is_some();
         if matches!(wanted.get, Get::Notify | Get::Indicate) {
@@ -131,7 +138,7 @@ pub(super) async fn subscribe(
         let next = now + repeated.every;
         (repeated, to, next)
     });
-    Ok(Linked { talk: Talk { gatt, polls, keepalive }, heard, lacking, clock_checked })
+    Ok(Linked { talk: Talk { gatt, polls, keepalive }, heard, lacking, clock_checked, keeps_records })
 }
 
 /// Lists what the device has; a little later once more where something is not there yet.

@@ -58,16 +58,25 @@ fn newest_first_gives_the_same_events() {
 }
 
 #[test]
-fn an_unchecked_clock_recognises_nothing_and_costs_no_state() {
+fn an_unchecked_clock_gives_no_ids_and_records_are_recognised_all_the_same() {
+    let records = records();
     let mut cuff = Device::shipped("bluetooth-blood-pressure");
-    let empty = cuff.memory.to_state();
-    let record = &records()[..1];
-    for _ in 0..2 {
-        let said = hear(&mut cuff, record);
-        assert_eq!((said[0].observations.len(), duplicates(&said)), (3, 0));
-    }
-    assert_eq!(cuff.memory.to_state(), empty);
+    let mut said = hear(&mut cuff, &records[..15]);
+    cuff.restarts();
+    said.extend(hear(&mut cuff, &records));
+    assert_eq!((said.iter().map(|said| said.observations.len()).sum::<usize>(), duplicates(&said)), (90, 15));
+    assert!(said.iter().flat_map(|said| &said.observations).all(|observation| observation.identity.is_none()));
+    // Once it is checked they would have other ids, so they must stay known; what is new has its own id.
     cuff.memory.set_clock_checked(true);
     cuff.restarts();
-    assert_eq!(ids(&hear(&mut cuff, record)).len(), 3, "checked once, it stays so");
+    assert_eq!(duplicates(&hear(&mut cuff, &records)), 30);
+    let next = vec![0x02, 0x79, 0, 0x4f, 0, 0x5d, 0, 0xea, 0x07, 11, 23, 9, 0, 0];
+    assert_eq!(ids(&hear(&mut cuff, &[next])).len(), 3, "checked once, it stays so");
+}
+
+#[test]
+fn readings_without_a_time_are_never_taken_for_each_other() {
+    let mut cuff = cuff();
+    let said = hear(&mut cuff, &vec![vec![0x00, 0x79, 0, 0x4f, 0, 0x5d, 0]; 2]);
+    assert_eq!((said.iter().map(|said| said.observations.len()).sum::<usize>(), duplicates(&said)), (6, 0));
 }
