@@ -29,7 +29,7 @@ fn a_strap_whose_services_never_resolve_holds_up_nobody_and_comes_when_they_do()
     let failed = ward.health(&name_of(&stuck));
     assert!(failed["failures"].as_u64().unwrap() >= 1, "{failed}");
     ward.bluez.set(&stuck, "never_resolves", false);
-    ward.wait_for_values(&[stuck.clone()], 5);
+    ward.wait_for_values(std::slice::from_ref(&stuck), 5);
     ward.assert_each_once(&ward.straps);
     ward.assert_ledger();
 }
@@ -66,7 +66,7 @@ fn a_link_that_drops_is_made_again_at_once() {
     let (lost, others) = (ward.straps[0].clone(), ward.straps[1..].to_vec());
     for _ in 0..3 {
         ward.bluez.drop_link(&lost);
-        let took = ward.wait_for_values(&[lost.clone()], 3);
+        let took = ward.wait_for_values(std::slice::from_ref(&lost), 3);
         assert!(took < Duration::from_secs(4), "{took:?}");
     }
     ward.assert_each_once(&ward.straps);
@@ -87,7 +87,7 @@ fn a_strap_that_falls_silent_while_connected_is_linked_anew() {
     wait_for(SOON, || (ward.bluez.device(&silent).connects >= 2).then_some(())).expect("a second link");
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     ward.bluez.speaks_again(&silent);
-    let took = ward.wait_for_values(&[silent.clone()], 5);
+    let took = ward.wait_for_values(std::slice::from_ref(&silent), 5);
     assert!(took < Duration::from_secs(8), "{took:?}");
     assert!(others.iter().all(|strap| ward.bluez.device(strap).connects == 1), "the others' links stay");
     ward.assert_each_once(&ward.straps);
@@ -104,7 +104,7 @@ fn a_link_that_only_bluez_believes_in_is_healed_by_forgetting_it() {
     let (begun, removed) = (Instant::now(), ward.bluez.calls("Adapter1.RemoveDevice"));
     ward.bluez.becomes_phantom(&phantom);
     wait_for(SOON, || (ward.bluez.calls("Adapter1.RemoveDevice") > removed).then_some(())).expect("RemoveDevice");
-    ward.wait_for_values(&[phantom.clone()], 5);
+    ward.wait_for_values(std::slice::from_ref(&phantom), 5);
     assert!(begun.elapsed() < Duration::from_secs(25), "{:?}", begun.elapsed());
     assert!(ward.hub.log().contains("bluetoothd is made to forget it"), "{}", ward.hub.log());
     assert!(others.iter().all(|strap| ward.bluez.device(strap).connects == 1), "the others' links stay");
@@ -165,6 +165,35 @@ fn straps_move_to_the_other_adapter_when_theirs_is_unplugged() {
     assert!(took < Duration::from_secs(6), "{took:?}");
     assert_eq!(linked_by("hci1"), ward.straps, "all are at the other one");
     assert!(staying.iter().all(|strap| ward.bluez.device(strap).connects == 1), "who was there stays");
+    ward.assert_each_once(&ward.straps);
+    ward.assert_ledger();
+}
+
+#[test]
+fn a_radio_that_was_blocked_takes_all_its_straps_up_again() {
+    let Some(ward) = Ward::open(4, "") else { return };
+    ward.wait_for_values(&ward.straps, 5);
+    ward.bluez.block_adapter("hci0");
+    ward.wait_for_words("rfkill unblock bluetooth");
+    ward.bluez.unblock_adapter("hci0");
+    let took = ward.wait_for_values(&ward.straps, 3);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    ward.assert_each_once(&ward.straps);
+    ward.assert_ledger();
+}
+
+#[test]
+fn a_connect_that_hangs_holds_the_others_up_for_its_deadline_at_most() {
+    let Some(bluez) = Bluez::start() else { return };
+    let straps = bluez.straps(3, 5.0);
+    let (stuck, others) = (straps[0].clone(), straps[1..].to_vec());
+    bluez.connect_hangs(&stuck, 1);
+    let ward = Ward::with(bluez, straps, "", "");
+    wait_for(SOON, || (ward.bluez.device(&stuck).connect_calls >= 1).then_some(())).expect("a try");
+    let took = ward.wait_for_values(&others, 5);
+    assert!(took < Duration::from_secs(24), "{took:?}");
+    ward.wait_for_words("no link in time");
+    ward.wait_for_values(&ward.straps, 5);
     ward.assert_each_once(&ward.straps);
     ward.assert_ledger();
 }

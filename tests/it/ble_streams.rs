@@ -84,7 +84,7 @@ fn what_makes_no_sense_is_refused_and_set_aside() {
     ward.bluez.set(&odd, "garbage", true);
     ward.wait_for_values(&sound, 20);
     ward.bluez.set(&odd, "garbage", false);
-    ward.wait_for_values(&[odd.clone()], 5);
+    ward.wait_for_values(std::slice::from_ref(&odd), 5);
     ward.assert_each_once(&sound);
     let stat = ward.assert_ledger();
     let garbage = ward.bluez.device(&odd).attribute(MEASUREMENT).garbage;
