@@ -74,6 +74,7 @@ fn a_link_that_drops_is_made_again_at_once() {
     let health = ward.health(&name_of(&lost));
     assert_eq!(health["disconnects"], 3, "{health}");
     assert!(ward.hub.log().contains("the link was lost"));
+    assert!(!ward.hub.log().contains("waits before the next try"), "at once: {}", ward.hub.log());
     assert!(others.iter().all(|strap| ward.bluez.device(strap).connects == 1), "the others' links stay");
 }
 
@@ -178,6 +179,7 @@ fn a_radio_that_was_blocked_takes_all_its_straps_up_again() {
     ward.bluez.unblock_adapter("hci0");
     let took = ward.wait_for_values(&ward.straps, 3);
     assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(!ward.hub.log().contains("nothing helped"), "{}", ward.hub.log());
     ward.assert_each_once(&ward.straps);
     ward.assert_ledger();
 }

@@ -80,7 +80,7 @@ impl Ward {
         let mut arrived: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for event in lines_of(&self.archive) {
             let device = event["device_id"].as_str().unwrap().to_owned();
-            arrived.entry(device).or_default().push(counter_of(&event));
+            arrived.entry(device).or_default().extend(counter_of(&event));
         }
         arrived
     }
@@ -162,14 +162,13 @@ impl Drop for Ward {
     }
 }
 
-/// The counter that a strap put in as an RR interval of so many 1/1024 s.
-fn counter_of(event: &Value) -> u64 {
+/// The counter that a strap put in as an RR interval of so many 1/1024 s; garbage may make sense without one.
+fn counter_of(event: &Value) -> Option<u64> {
     let metadata = match &event["metadata"] {
         Value::String(text) => serde_json::from_str(text).unwrap(),
         value => value.clone(),
     };
-    let interval = metadata["rr_intervals"][0].as_f64().unwrap_or_else(|| panic!("no interval in {event}"));
-    (interval * 1_024.0).round() as u64
+    Some((metadata["rr_intervals"][0].as_f64()? * 1_024.0).round() as u64)
 }
 
 /// How these sorted counters differ from 1 to `emitted`.
