@@ -74,6 +74,7 @@ fn a_link_that_drops_is_made_again_at_once() {
     let health = ward.health(&name_of(&lost));
     assert_eq!(health["disconnects"], 3, "{health}");
     assert!(ward.hub.log().contains("the link was lost"));
+    assert!(!ward.hub.log().contains("waits before the next try"), "at once: {}", ward.hub.log());
     assert!(others.iter().all(|strap| ward.bluez.device(strap).connects == 1), "the others' links stay");
 }
 
@@ -165,6 +166,36 @@ fn straps_move_to_the_other_adapter_when_theirs_is_unplugged() {
     assert!(took < Duration::from_secs(6), "{took:?}");
     assert_eq!(linked_by("hci1"), ward.straps, "all are at the other one");
     assert!(staying.iter().all(|strap| ward.bluez.device(strap).connects == 1), "who was there stays");
+    ward.assert_each_once(&ward.straps);
+    ward.assert_ledger();
+}
+
+#[test]
+fn a_radio_that_was_blocked_takes_all_its_straps_up_again() {
+    let Some(ward) = Ward::open(4, "") else { return };
+    ward.wait_for_values(&ward.straps, 5);
+    ward.bluez.block_adapter("hci0");
+    ward.wait_for_words("rfkill unblock bluetooth");
+    ward.bluez.unblock_adapter("hci0");
+    let took = ward.wait_for_values(&ward.straps, 3);
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert!(!ward.hub.log().contains("nothing helped"), "{}", ward.hub.log());
+    ward.assert_each_once(&ward.straps);
+    ward.assert_ledger();
+}
+
+#[test]
+fn a_connect_that_hangs_holds_the_others_up_for_its_deadline_at_most() {
+    let Some(bluez) = Bluez::start() else { return };
+    let straps = bluez.straps(3, 5.0);
+    let (stuck, others) = (straps[0].clone(), straps[1..].to_vec());
+    bluez.connect_hangs(&stuck, 1);
+    let ward = Ward::with(bluez, straps, "", "");
+    wait_for(SOON, || (ward.bluez.device(&stuck).connect_calls >= 1).then_some(())).expect("a try");
+    let took = ward.wait_for_values(&others, 5);
+    assert!(took < Duration::from_secs(24), "{took:?}");
+    ward.wait_for_words("no link in time");
+    ward.wait_for_values(&ward.straps, 5);
     ward.assert_each_once(&ward.straps);
     ward.assert_ledger();
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::rig::bluez::Bluez;
-use crate::rig::gateway::{Hub, assert_balanced, lines_of, wait_for};
+use crate::rig::gateway::{Hub, assert_balanced, wait_for};
 
 /// Heart Rate Measurement.
 pub(crate) const MEASUREMENT: &str = "2a37";
@@ -78,7 +78,7 @@ impl Ward {
     /// What has arrived of each strap: the counter of each reading, in order of arrival.
     pub(crate) fn arrived(&self) -> BTreeMap<String, Vec<u64>> {
         let mut arrived: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for event in lines_of(&self.archive) {
+        for event in whole_lines(&self.archive) {
             let device = event["device_id"].as_str().unwrap().to_owned();
             arrived.entry(device).or_default().extend(counter_of(&event));
         }
@@ -172,7 +172,20 @@ impl Drop for Ward {
     }
 }
 
-/// The counter that a strap put in as an RR interval of so many 1/1024 s; garbage may happen to be a heart rate without.
+/// The events of a folder's files, without a line that is being written.
+fn whole_lines(folder: &Path) -> Vec<Value> {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
+    files.sort();
+    let mut events = Vec::new();
+    for text in files.iter().filter_map(|file| std::fs::read_to_string(file).ok()) {
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        events.extend(whole.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+    }
+    events
+}
+
+/// The counter that a strap put in as an RR interval of so many 1/1024 s; garbage may make sense without one.
 fn counter_of(event: &Value) -> Option<u64> {
     let metadata = match &event["metadata"] {
         Value::String(text) => serde_json::from_str(text).unwrap(),

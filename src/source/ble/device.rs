@@ -216,7 +216,7 @@ impl Device {
         match word {
             Told::Heard => self.happened(Happened::Heard).await,
             Told::Turn(radio) => {
-                self.radio = Some(radio);
+                self.radio.get_or_insert(radio);
                 self.happened(Happened::Turn).await;
             }
             Told::Linked => {

@@ -215,7 +215,9 @@ impl Ladder {
         }
         let silence_alone = climb.symptoms.iter().all(|symptom| *symptom == Symptom::SilentAir);
         let not_powered = climb.symptoms.contains(&Symptom::NotPowered);
-        let delivers = streaming_links > 0 || self.value.is_some_and(|value| now < value + HEALTHY);
+        // Without power there are no links, however young the last value is.
+        let young = self.value.is_some_and(|value| now < value + HEALTHY);
+        let delivers = streaming_links > 0 || (young && !not_powered);
         let cycled_lately = self.power_cycled.is_some_and(|at| now < at + POWER_CYCLE_AT_MOST);
         let power_cycle_is_wrong = delivers || (silence_alone && cycled_lately);
         let (place, rung) = RUNGS.iter().copied().enumerate().skip(climb.next).find(|(_, rung)| match rung {

@@ -279,6 +279,14 @@ impl Link {
                 self.state = State::Connecting { until: now + CONNECT };
                 vec![Do::Connect]
             }
+            // A turn that was given twice: it has the radio.
+            (
+                State::Connecting { .. }
+                | State::Discovering { .. }
+                | State::Subscribed { .. }
+                | State::Streaming { .. },
+                Happened::Turn,
+            ) => Vec::new(),
             // A turn that comes too late is given back.
             (_, Happened::Turn) => vec![Do::Disconnect { forget: false }, Do::Withdraw],
             (State::Connecting { .. }, Happened::Linked) => {

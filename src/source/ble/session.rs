@@ -333,7 +333,8 @@ impl Session<'_> {
         let rung = match (&done.order, done.result) {
             (Order::QuietFor(number), Ok(central)) => {
                 let Some(device) = self.house.devices.get_mut(*number) else { return };
-                let Some(place) = device.place.clone() else { return adapter.turns.withdraw(now, *number) };
+                let here = device.place.clone().filter(|place| place.adapter == done.adapter);
+                let Some(place) = here else { return adapter.turns.withdraw(now, *number) };
                 device.tell(Told::Turn(Radio { bus: self.bus.clone(), central, place }));
                 None
             }

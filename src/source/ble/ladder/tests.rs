@@ -161,3 +161,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_radio_that_was_just_switched_off_while_sensors_delivered_is_switched_on() {
+    let (mut ladder, now) = (Ladder::new(true), Instant::now());
+    ladder.well(now, Sign::Value);
+    assert_eq!(ladder.sick(now + Duration::from_secs(1), Symptom::NotPowered, 0), Some(Rung::PowerCycle));
+}

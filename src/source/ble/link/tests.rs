@@ -154,6 +154,19 @@ fn a_turn_that_comes_too_late_is_given_back() {
 }
 
 #[test]
+fn a_turn_that_is_given_twice_ends_no_try_and_no_link() {
+    let lives = [
+        Life::stream().connecting(),
+        Life::stream().discovering(),
+        Life::stream().subscribed(),
+        Life::stream().streaming(),
+    ];
+    for mut life in lives {
+        assert_eq!(life.on(Happened::Turn), []);
+    }
+}
+
+#[test]
 fn each_state_between_the_turn_and_the_first_value_has_its_own_end() {
     for (mut life, ends, words) in [
         (Life::stream().connecting(), 20, "no link in time"),
