@@ -3,7 +3,7 @@
 
 ARGS ?=
 
-.PHONY: demo test lint bench arm64 armv7
+.PHONY: demo test lint bench soak-ble arm64 armv7
 
 # The gateway for real with virtual patients: no broker, warehouse, Bluetooth or hardware.
 demo:
@@ -15,13 +15,17 @@ test:
 	@scripts/test.sh $(ARGS)
 
 lint:
-	@scripts/setup.sh demo
+	@scripts/setup.sh test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 bench:
-	@scripts/setup.sh demo
+	@scripts/setup.sh test
 	cargo bench --bench '*' -- $(ARGS)
+
+# An hour of Bluetooth faults; ARGS=20 for twenty minutes.
+soak-ble:
+	@scripts/soak-ble.sh $(ARGS)
 
 # With Debian's own cross toolchain, no containers.
 arm64:

@@ -6,10 +6,10 @@
 //! writes to the block layer, give `--dir` a file system of its own and `--archive` another.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -18,11 +18,10 @@ use std::time::{Duration, Instant};
 use biogate::source::context::Stop;
 use biogate::source::mqtt::publisher::{Publisher, publisher};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 mod rig;
 
+use rig::line::Line;
 use rig::ward::{DEVICES, Ward};
 use rig::{Arguments, biogate, configuration, cpu, device_written, median, peak_rss_kib, pss_kib, rss_kib};
 
@@ -170,28 +169,6 @@ fn publishing(broker: &Broker) -> (Publisher, tokio::sync::watch::Sender<bool>) 
 fn end(mut child: Child) {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert!(child.wait().unwrap().success());
-}
-
-/// A serial line: the master side of a pty.
-struct Line {
-    master: File,
-    port: PathBuf,
-}
-
-impl Line {
-    fn open() -> Line {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = openpt(flags).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let mut settings = tcgetattr(&master).unwrap();
-        settings.make_raw();
-        tcsetattr(&master, OptionalActions::Now, &settings).unwrap();
-        let port = PathBuf::from(ptsname(&master, Vec::new()).unwrap().into_string().unwrap());
-        let master = File::from(master);
-        rustix::io::ioctl_fionbio(&master, true).unwrap();
-        Line { master, port }
-    }
 }
 
 /// A mosquitto of the bench's own.

@@ -4,9 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# The distribution's Rust comes with the target's standard library, and its OpenSSL is the one on the hub.
+# The distribution's Rust comes with the target's standard library; its OpenSSL and its D-Bus library are those on the hub.
 packages=(rustc-web cargo-web libstd-rust-web-dev libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross
-    libssl-dev:arm64 pkg-config qemu-user-static)
+    libssl-dev:arm64 libdbus-1-dev:arm64 pkg-config qemu-user-static)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -41,7 +41,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
 export AR_aarch64_unknown_linux_gnu=aarch64-linux-gnu-ar
 export PKG_CONFIG_ALLOW_CROSS=1
-# The target's OpenSSL and never this machine's.
+# The target's libraries and never this machine's.
 export PKG_CONFIG_LIBDIR_aarch64_unknown_linux_gnu=/usr/lib/aarch64-linux-gnu/pkgconfig:/usr/share/pkgconfig
 
 # A folder of its own: the two compilers are of different versions and would build everything anew at each change.

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) mod arguments;
+pub(crate) mod line;
 pub(crate) mod ward;
 
 pub(crate) use arguments::Arguments;

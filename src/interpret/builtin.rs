@@ -1,7 +1,7 @@
 //! The shipped profiles, inside the program.
 
 /// File name and text of each.
-pub const FILES: [(&str, &str); 38] = [
+pub const FILES: [(&str, &str); 42] = [
     ("berry-bm1000.toml", include_str!("../../device-profiles/berry-bm1000.toml")),
     ("blue-maestro-tempo-disc.toml", include_str!("../../device-profiles/blue-maestro-tempo-disc.toml")),
     ("bluetooth-battery.toml", include_str!("../../device-profiles/bluetooth-battery.toml")),
@@ -17,13 +17,17 @@ pub const FILES: [(&str, &str); 38] = [
     ),
     ("bluetooth-weight-scale.toml", include_str!("../../device-profiles/bluetooth-weight-scale.toml")),
     ("bthome-v2.toml", include_str!("../../device-profiles/bthome-v2.toml")),
+    ("colmi-ring.toml", include_str!("../../device-profiles/colmi-ring.toml")),
     ("contec-cms50.toml", include_str!("../../device-profiles/contec-cms50.toml")),
     ("contec-cms50dplus.toml", include_str!("../../device-profiles/contec-cms50dplus.toml")),
     ("ds18b20.toml", include_str!("../../device-profiles/ds18b20.toml")),
     ("govee-h5074.toml", include_str!("../../device-profiles/govee-h5074.toml")),
     ("hplus-band.toml", include_str!("../../device-profiles/hplus-band.toml")),
     ("infinitime-steps.toml", include_str!("../../device-profiles/infinitime-steps.toml")),
+    ("jaalee-thermometer.toml", include_str!("../../device-profiles/jaalee-thermometer.toml")),
     ("jumper-jpd-500f.toml", include_str!("../../device-profiles/jumper-jpd-500f.toml")),
+    ("jyou-band.toml", include_str!("../../device-profiles/jyou-band.toml")),
+    ("makibes-hr3.toml", include_str!("../../device-profiles/makibes-hr3.toml")),
     ("mqtt-step-counter.toml", include_str!("../../device-profiles/mqtt-step-counter.toml")),
     ("mqtt-vitals-json.toml", include_str!("../../device-profiles/mqtt-vitals-json.toml")),
     ("nonin-3230.toml", include_str!("../../device-profiles/nonin-3230.toml")),

@@ -5,6 +5,12 @@
 #[cfg(feature = "ble")]
 mod at_the_hub;
 #[cfg(feature = "ble")]
+mod ble_allow;
+#[cfg(feature = "ble")]
+mod ble_commands;
+#[cfg(feature = "ble")]
+mod ble_faults;
+#[cfg(feature = "ble")]
 mod ble_follow;
 #[cfg(feature = "ble")]
 mod ble_ladder;

@@ -60,6 +60,8 @@ pub(super) enum Asked {
     /// It no longer does, or gives it back.
     Free,
     /// The link is made, the next device may connect.
+    Linked,
+    /// And its services are known.
     Connected,
     /// A try failed; whether BlueZ did not answer.
     Failed { hung: bool },
@@ -217,7 +219,12 @@ impl Device {
                 self.radio = Some(radio);
                 self.happened(Happened::Turn).await;
             }
-            Told::Linked => self.happened(Happened::Linked).await,
+            Told::Linked => {
+                self.happened(Happened::Linked).await;
+                if self.link.is_discovering() {
+                    self.ask(Asked::Linked).await;
+                }
+            }
             Told::Dropped => self.happened(Happened::Dropped).await,
             Told::Yield => self.happened(Happened::Yield).await,
             Told::RadioGone => {
@@ -252,15 +259,13 @@ impl Device {
             }
             Do::Subscribe if self.work.is_some() => self.subscribe_next = true,
             Do::Subscribe => self.subscribe(),
-            Do::Disconnect => {
-                self.leave().await;
-                self.ask(Asked::Free).await;
-            }
-            Do::GiveUp { why, forget } => {
+            Do::Disconnect { forget } => {
                 if forget {
                     self.ask(Asked::Forget).await;
                 }
                 self.leave().await;
+            }
+            Do::Failed(why) => {
                 self.ask(Asked::Failed { hung: why.contains("does not answer") }).await;
                 self.flow.health.fault(Count::Failures, 1, &why);
             }

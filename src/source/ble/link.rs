@@ -28,7 +28,8 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// Services are resolved and subscribed within this; a device with a large table takes up to ten seconds.
 const DISCOVER: Duration = Duration::from_secs(25);
 
-/// The first value of a stream comes within this, and at most [`LONGEST_FIRST`] after misses.
+/// The first value of a stream whose rhythm is not known comes within this; after misses each first value of any stream
+/// has twice as long, up to [`LONGEST_FIRST`].
 const FIRST_VALUE: Duration = Duration::from_secs(20);
 const LONGEST_FIRST: Duration = Duration::from_secs(600);
 
@@ -45,6 +46,9 @@ const AT_ONCE: u32 = 2;
 
 /// After so many failures in a row BlueZ is made to forget the device: its cache or a phantom link may be the cause.
 const FORGET_AFTER: u32 = 3;
+
+/// The same after so many subscriptions in a row without a value: that is how a phantom link looks.
+const FORGET_AFTER_MUTE: u32 = 2;
 
 /// A blocked device is tried again after this: somebody may have paired it.
 const BLOCKED: Duration = Duration::from_secs(300);
@@ -159,23 +163,21 @@ pub(super) enum Failure {
 pub(super) enum Do {
     /// Ask for the radio.
     Ask,
-    /// Ask no longer.
+    /// Ask no longer, or give the radio back.
     Withdraw,
     /// Make the link.
     Connect,
     /// List what the device has and subscribe what the profile wants.
     Subscribe,
-    /// End the link or the try, and free the radio.
-    Disconnect,
-    /// End what failed, count and say why, and free the radio.
-    GiveUp {
-        /// What failed.
-        why: String,
+    /// End the link or the try.
+    Disconnect {
         /// Make BlueZ forget the device too.
         forget: bool,
     },
     /// Count and say that it was silent.
     Silent(Duration),
+    /// Count and say that a try failed; before the radio is given back, which knows by this how it went.
+    Failed(String),
     /// Count and say that the link was lost.
     Lost,
 }
@@ -278,7 +280,7 @@ impl Link {
                 vec![Do::Connect]
             }
             // A turn that comes too late is given back.
-            (_, Happened::Turn) => vec![Do::Disconnect],
+            (_, Happened::Turn) => vec![Do::Disconnect { forget: false }, Do::Withdraw],
             (State::Connecting { .. }, Happened::Linked) => {
                 self.state = State::Discovering { until: now + DISCOVER };
                 vec![Do::Subscribe]
@@ -370,7 +372,7 @@ impl Link {
     fn first_value(&self) -> Duration {
         match self.kind {
             Kind::Streams => {
-                let usual = self.silence_after().max(FIRST_VALUE);
+                let usual = self.silence_after();
                 (usual * 2u32.saturating_pow(self.mute.min(8))).min(LONGEST_FIRST.max(usual))
             }
             Kind::Visits | Kind::Polls => LINGER,
@@ -410,10 +412,11 @@ impl Link {
 
     /// Subscribed, and no first value: perhaps a link that only BlueZ believes in, perhaps a slow sensor.
     fn mute(&mut self, now: Instant, random: f64) -> Vec<Do> {
+        let waited = self.first_value();
         self.mute += 1;
-        let waited = self.first_value() / 2;
         let mut todo = vec![Do::Silent(waited)];
-        todo.extend(self.fail(now, Failure::Passing("subscribed, but no value came".to_owned()), random));
+        let forget = self.mute.is_multiple_of(FORGET_AFTER_MUTE);
+        todo.extend(self.fail_and(now, Failure::Passing("subscribed, but no value came".to_owned()), random, forget));
         todo
     }
 
@@ -429,25 +432,29 @@ impl Link {
 
     fn pause(&mut self, now: Instant, wait: Duration, pause: Pause) -> Vec<Do> {
         self.state = State::Backoff { until: now + wait, pause };
-        vec![Do::Disconnect]
+        vec![Do::Disconnect { forget: false }, Do::Withdraw]
     }
 
     fn fail(&mut self, now: Instant, failure: Failure, random: f64) -> Vec<Do> {
+        self.fail_and(now, failure, random, false)
+    }
+
+    fn fail_and(&mut self, now: Instant, failure: Failure, random: f64, forget: bool) -> Vec<Do> {
         self.failures += 1;
-        let forget = self.failures.is_multiple_of(FORGET_AFTER);
+        let forget = forget || self.failures.is_multiple_of(FORGET_AFTER);
         let (at_once, why) = match failure {
             Failure::Lasting(reason) => {
                 self.state = State::Blocked { reason: reason.clone(), until: now + BLOCKED };
-                return vec![Do::GiveUp { why: reason, forget: false }];
+                return vec![Do::Disconnect { forget: false }, Do::Failed(reason), Do::Withdraw];
             }
             Failure::Gone(why) => {
                 self.state = State::Unseen;
-                return vec![Do::GiveUp { why, forget }];
+                return vec![Do::Disconnect { forget }, Do::Failed(why), Do::Withdraw];
             }
             Failure::Transient(why) => (self.failures <= AT_ONCE, why),
             Failure::Passing(why) => (false, why),
         };
-        let mut todo = vec![Do::GiveUp { why, forget }];
+        let mut todo = vec![Do::Disconnect { forget }, Do::Failed(why), Do::Withdraw];
         if at_once {
             todo.extend(self.ask(now));
         } else {
@@ -471,3 +478,6 @@ pub(super) fn kind_of(plan: &Plan) -> Kind {
         Kind::Visits
     }
 }
+
+#[cfg(test)]
+mod tests;

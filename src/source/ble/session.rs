@@ -249,6 +249,7 @@ impl Session<'_> {
                 });
                 self.house.freed(now, number);
             }
+            Asked::Linked => self.of(number, |adapter| adapter.turns.connected(now, number)),
             Asked::Connected => {
                 self.of(number, |adapter| {
                     adapter.turns.connected(now, number);
@@ -257,9 +258,13 @@ impl Session<'_> {
                 self.house.connected(number);
             }
             Asked::Failed { hung } => {
-                self.of(number, |adapter| adapter.turns.failed(now, number));
+                // Of a link that lasted, and was lost, the turns learn when it is freed.
+                self.of(number, |adapter| {
+                    if adapter.turns.connecting() == Some(number) {
+                        adapter.turns.failed(now, number);
+                    }
+                });
                 self.failed(now, number, hung);
-                self.house.freed(now, number);
             }
             Asked::Flowing => self.of(number, |adapter| adapter.ladder.well(now, Sign::Value)),
             Asked::Forget => {

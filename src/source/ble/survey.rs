@@ -51,23 +51,26 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
     for worker in &workers {
         worker.order(Order::Scan);
     }
-    // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
-    let mut known: HashMap<Place, Sighting> =
-        known.peripherals.into_iter().map(|(place, sighting, _)| (place, sighting)).collect();
     let hear = |place: &Place, sighting: Sighting| {
         let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
         nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
     };
-    for (place, sighting) in known.extract_if(|_, sighting| sighting.rssi.is_some()) {
-        hear(&place, sighting);
+    // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again. One that nobody
+    // hears now may be far away; what is known of it counts from its first advertisement on.
+    let mut unheard = HashMap::new();
+    for (place, sighting, _) in known.peripherals {
+        match sighting.rssi {
+            Some(_) => hear(&place, sighting),
+            None => drop(unheard.insert(place, sighting)),
+        }
     }
     let mut deaf = 0;
     loop {
         tokio::select! {
             () = stop.wait() => break,
             Some(Advert { place, sighting }) = signals.adverts.recv() => {
-                if let Some(before) = known.remove(&place) {
-                    hear(&place, before);
+                if let Some(known) = unheard.remove(&place) {
+                    hear(&place, known);
                 }
                 hear(&place, sighting);
             }

@@ -10,10 +10,12 @@
     rotate {adapter, count, per_second, serial}
     vanish; return; restart {away_ms}; set_systemd {away_ms}
     state; calls {method}
+    trace {uuid}: number and Unix time of each value since the last `trace`, by address; the first begins to note them
 """
 from gatt import Attribute
 from peripheral import Peripheral
 from records import Records, cuff_measurement, glucose_attributes
+from values import full_uuid
 
 
 def battery():
@@ -94,6 +96,8 @@ class Control:
         peripheral = self.bluetoothd.room.pop(address)
         peripheral.absent = True
         peripheral.drop_link()
+        for adapter in self.bluetoothd.adapters.values():
+            adapter.listen_no_longer(address)
 
     def do_fail(self, method, where="", **fault):
         self.bluetoothd.faults.switch_on(method=method, where=where.replace(":", "_"), **fault)
@@ -125,6 +129,14 @@ class Control:
             "calls": dict(bluetoothd.calls.counts), "starts": bluetoothd.starts, "restarts": self.systemd.restarts,
             "agents": [list(one) for one in bluetoothd.agents.agents.values()],
             "questions": bluetoothd.agents.questions}
+
+    def do_trace(self, uuid):
+        traces = {}
+        for address, device in self.bluetoothd.room.items():
+            for attribute in (one for _, attributes in device.services for one in attributes):
+                if attribute.uuid == full_uuid(uuid):
+                    traces[address], attribute.trace = attribute.trace or [], []
+        return traces
 
     def do_calls(self, method=""):
         return self.bluetoothd.calls.listed(method)

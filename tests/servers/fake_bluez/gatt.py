@@ -28,6 +28,8 @@ class Attribute:
         # What a write does beyond being stored: `written(characteristic, bytes)`, called once it is accepted.
         self.written = None
         self.emitted = 0
+        # Of each counted value its number and Unix time, once somebody asked for this with `trace`.
+        self.trace = None
         self.garbage = 0
         self.writes = []
         self.reads = 0
@@ -146,6 +148,8 @@ class Characteristic(BusInterface):
         """Emits a value and, unless it is garbage, counts it as one that a listener could have."""
         if counted:
             self.attribute.emitted += 1
+            if self.attribute.trace is not None:
+                self.attribute.trace.append((self.attribute.emitted, time.time()))
         self.change(Value=Variant("ay", value))
 
 
