@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::rig::bluez::Bluez;
 use crate::rig::gateway::Hub;
 
 const PERSON: &str = "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11";
@@ -105,6 +106,22 @@ fn scan_prints_one_document_and_says_when_bluetooth_is_not_there() {
     assert!(document["bluetooth"].is_array() && document["serial"].is_array(), "{out}");
     assert_eq!(code == 0, document["problem"].is_null(), "{out}{error}");
     assert_eq!(code == 0, error.is_empty(), "{error}");
+}
+
+/// BlueZ keeps a peripheral for a while and tells neither its name nor its services again.
+#[test]
+fn a_second_scan_knows_what_the_first_was_told() {
+    let Some(bluez) = Bluez::start() else { return };
+    bluez.straps(1, 1.0);
+    let mut hub = hub();
+    hub.env("DBUS_SYSTEM_BUS_ADDRESS", &bluez.bus_address());
+    for _ in 0..2 {
+        let (code, out, error) = hub.output(&["scan", "--for", "2 s", "--json"]);
+        let document: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{error}"));
+        assert_eq!(code, 0, "{out}{error}");
+        assert_eq!(document["bluetooth"][0]["name"], "HR", "{out}");
+        assert_eq!(document["bluetooth"][0]["claims"][0]["profile"], "bluetooth-heart-rate", "{out}");
+    }
 }
 
 /// A gateway as far as `scan` asks it: `/near` and nothing else.
