@@ -159,7 +159,8 @@ fn a_device_with_an_identity_of_its_own_gives_the_same_event_again() {
 fn an_identity_by_the_devices_clock_waits_until_the_clock_is_checked() {
     let mut cuff = Device::shipped("bluetooth-blood-pressure");
     let frame = [0x02, 0x79, 0, 0x4f, 0, 0x5d, 0, 0xea, 0x07, 11, 23, 8, 30, 0];
-    assert_eq!(cuff.hears("2a35", &frame, 1).observations[0].identity, None);
+    let before = [0x02, 0x79, 0, 0x4f, 0, 0x5d, 0, 0xea, 0x07, 11, 23, 8, 29, 0];
+    assert_eq!(cuff.hears("2a35", &before, 1).observations[0].identity, None);
     cuff.memory.set_clock_checked(true);
     let said = cuff.hears("2a35", &frame, 2);
     let ids: Vec<_> = said.observations.iter().filter_map(|observation| observation.identity).collect();
