@@ -152,11 +152,6 @@ impl Ward {
         status["devices"].as_array()?.iter().find(|one| one["name"] == name).cloned()
     }
 
-    /// The folder that events are written to.
-    pub(crate) fn archive(&self) -> &std::path::Path {
-        &self.archive
-    }
-
     fn say(&self) -> String {
         let state = self.bluez.state();
         let links: Vec<&String> =

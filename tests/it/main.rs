@@ -15,9 +15,13 @@ mod ble_follow;
 #[cfg(feature = "ble")]
 mod ble_ladder;
 #[cfg(feature = "ble")]
+mod ble_memory;
+#[cfg(feature = "ble")]
 mod ble_records;
 #[cfg(feature = "ble")]
 mod ble_streams;
+#[cfg(feature = "ble")]
+mod ble_turns;
 #[cfg(feature = "ble")]
 mod ble_ward;
 mod bluez_fake;

@@ -146,12 +146,20 @@ impl Adapter {
             self.health.set_state(&CallError::Denied.to_string());
             return None;
         }
-        self.health.set_state(&format!("{order:?} failed: {words}"));
-        match why {
-            CallError::NoBus(_) | CallError::NoBluetoothd | CallError::Denied => None,
-            CallError::Hung(_) => self.sick(now, Symptom::CallHung),
-            CallError::Refused(_) => self.sick(now, Symptom::ScanRefused),
+        let symptom = match why {
+            CallError::NoBus(_) | CallError::NoBluetoothd | CallError::Denied => {
+                self.health.set_state(&words);
+                return None;
+            }
+            CallError::Hung(_) => Symptom::CallHung,
+            CallError::Refused(_) => Symptom::ScanRefused,
+        };
+        // The ladder's own words stay the state: they say what is done, or what a person can do.
+        let rung = self.sick(now, symptom);
+        if rung.is_some() {
+            warn!(adapter = &*self.name, "{order:?} failed: {words}");
         }
+        rung
     }
 
     /// Whether it has been silent for too long while it listens, and what is to be done.
