@@ -18,6 +18,7 @@ from guest import Guest, stop, tied
 from radio import Radio
 
 HERE = Path(__file__).parent
+OUTAGES = {"TERM": "bluetoothd restarted", "KILL": "bluetoothd killed"}
 
 
 class Failed(Exception):
@@ -131,8 +132,8 @@ class Check:
             self.say(f"first event of {strap.name} after {min(self.arrived.of(strap.name).values()) - started:.1f} s")
         await self.flow(20)
         outages = []
-        for what, signal_name in [("bluetoothd restarted", "TERM"), ("bluetoothd killed", "KILL")]:
-            outages.append(await self.outage(what, signal_name))
+        for signal_name in self.arguments.outages:
+            outages.append(await self.outage(OUTAGES[signal_name], signal_name))
             await self.flow(20)
 
         # What was sent shall have the time to arrive.
@@ -184,7 +185,10 @@ if __name__ == "__main__":
     client.add_argument("--probe", action="store_true", help="a small client of ours in the gateway's place")
     parser.add_argument("--straps", type=int, default=2)
     parser.add_argument("--rate", type=float, default=5, help="notifications a second of each strap")
-    parser.add_argument("--limit", type=float, default=180, help="seconds to wait for anything")
+    parser.add_argument(
+        "--outages", type=lambda text: text.split(","), default=["TERM"], help="how bluetoothd ends, each time: TERM,KILL"
+    )
+    parser.add_argument("--limit", type=float, default=120, help="seconds to wait for anything")
     parser.add_argument("--keep", action="store_true", help="keep logs and events also after a success")
     arguments = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bluez-vm-"))

@@ -44,6 +44,7 @@ class Guest:
         began = time.monotonic()
         console = self.work / "console"
         kernel = "console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off tsc=reliable no_timer_check cryptomgr.notests"
+        log = open(self.work / "qemu.log", "wb")
         self.process = await asyncio.create_subprocess_exec(
             *tied(
                 "nice", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-M", "q35", "-smp", 1, "-m", 256,
@@ -59,6 +60,8 @@ class Guest:
                 "-device", "virtio-9p-pci,fsdev=root,mount_tag=root",
             ),
             stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
         )
         while not console.exists():
             await asyncio.sleep(0.05)

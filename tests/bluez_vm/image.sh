@@ -47,6 +47,7 @@ mmdebstrap --quiet --architectures=amd64 --variant=minbase \
         --exclude='./dev/*' --exclude='./var/cache/*' --exclude='./var/lib/apt/*'
 chmod -R u+rwX "$image/root"
 
+export PATH=$PATH:/usr/sbin:/sbin
 modules=("$image/root/lib/modules/"*)
 version=${modules[0]##*/}
 cp "$image/root/boot/vmlinuz-$version" "$image/vmlinuz"
