@@ -23,6 +23,9 @@ pub mod raw;
 /// Where the gateway looks unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/biogate/biogate.toml";
 
+/// Where the installed service listens for the commands.
+pub const DEFAULT_SOCKET: &str = "/run/biogate/control.sock";
+
 const DEFAULT_COMMIT_INTERVAL: Duration = Duration::from_secs(4);
 
 /// A configuration that can be run.
@@ -38,6 +41,8 @@ pub struct Config {
     pub wearers: Vec<Wearer>,
     /// MQTT brokers.
     pub brokers: Vec<Broker>,
+    /// The `[ble]` section.
+    pub ble: Ble,
     /// The `[clock]` section.
     pub clock: keeper::Settings,
     /// Plausible ranges that differ from the built-in ones.
@@ -90,6 +95,13 @@ pub enum Link {
         /// `None`: the source's own default.
         silence: Option<Duration>,
     },
+    /// An address, or `name:GLOB`; linked anew after so long without a value.
+    Ble {
+        /// As written.
+        target: String,
+        /// `None`: learned from the device's own rhythm.
+        silence: Option<Duration>,
+    },
     /// A topic template on one of the brokers.
     Mqtt {
         /// As written, with its captures.
@@ -110,6 +122,19 @@ pub struct Wearer {
     pub location: Option<Arc<str>>,
     /// Whether the entry names no sensor, but what a topic captures: such a device may have spoken before.
     pub captured: bool,
+}
+
+/// `[ble]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ble {
+    /// Names or addresses of the adapters to use; empty for all.
+    pub adapters: Vec<String>,
+    /// Services of which any sensor is read.
+    pub services: Vec<Arc<str>>,
+    /// Simultaneous links per adapter.
+    pub max_links: usize,
+    /// Whether bluetoothd may be restarted when nothing else helps.
+    pub restart_bluetoothd: bool,
 }
 
 /// `[[mqtt]]`
@@ -161,6 +186,11 @@ impl Error {
     }
 }
 
+/// Whether a device entry may have this name.
+pub fn is_name(text: &str) -> bool {
+    checks::is_name(text)
+}
+
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
@@ -189,6 +219,7 @@ impl Config {
             devices,
             wearers,
             brokers,
+            ble: checks::ble(raw.ble).map_err(main)?,
             clock: checks::clock(raw.clock),
             limits,
             destinations,
@@ -205,7 +236,7 @@ impl Config {
     /// in its own folder.
     pub fn control_socket(&self) -> PathBuf {
         match self.gateway.data_dir == Path::new(checks::DEFAULT_DATA_DIR) {
-            true => PathBuf::from("/run/biogate/control.sock"),
+            true => PathBuf::from(DEFAULT_SOCKET),
             false => self.gateway.data_dir.join("control.sock"),
         }
     }

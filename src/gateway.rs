@@ -14,7 +14,7 @@ use crate::clock::system;
 use crate::config::Config;
 use crate::intake::{Intake, Parts, Taps};
 use crate::interpret::catalog::UnknownProfile;
-use crate::interpret::{Catalog, EntryBinding, ProfileSet};
+use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::reading::{BootId, RunId};
@@ -139,6 +139,7 @@ impl Gateway {
             commit_interval: config.commit_interval,
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
+        let sources = sources::Running::default();
         let board = Arc::new(Board {
             boot,
             store: store.clone(),
@@ -147,6 +148,8 @@ impl Gateway {
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
             gate: timekeeping.gate(),
+            #[cfg(feature = "ble")]
+            nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
         });
         Ok(Gateway {
@@ -155,7 +158,7 @@ impl Gateway {
             board,
             catalog,
             inlet: Some(inlet),
-            sources: sources::Running::default(),
+            sources,
             drain_intake,
             intake,
             forwarding,
@@ -236,6 +239,7 @@ impl Gateway {
             inlet: self.inlet.clone().context("the gateway is stopping")?,
             health: self.board.sources.clone(),
             uptime: Arc::new(move || system::heard_now(boot)),
+            wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
     }
@@ -279,7 +283,12 @@ fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
         profile: device.profile.clone(),
         component: device.component.clone(),
     });
-    let made = Catalog::new(profiles, entries.collect(), config.limits.clone());
+    let any = config.ble.services.iter().filter_map(|service| {
+        let of_service = |profile: &&Arc<Profile>| profile.matches().ble_service.as_ref() == Some(service);
+        let profile = profiles.iter().find(of_service)?.id().to_string();
+        Some(EntryBinding { entry: sources::any_entry(service), profile, component: None })
+    });
+    let made = Catalog::new(profiles, entries.chain(any).collect(), config.limits.clone());
     made.map_err(|unknown| {
         let UnknownProfile { entry, profile, hint } = unknown;
         config.device_error(&entry, format!("found profile = \"{profile}\", which does not exist; {hint}")).into()

@@ -11,24 +11,38 @@ use crate::forward;
 use crate::interpret::error::ProfileError;
 use profile_folders::ProfileFolders;
 
+#[cfg(feature = "ble")]
+mod add;
 mod buffer;
 mod check;
 pub mod decode;
 mod demo;
+#[cfg(feature = "ble")]
+mod device_file;
+#[cfg(feature = "ble")]
+mod dialogue;
 pub mod explain;
 mod ledger_line;
 pub mod logging;
+#[cfg(feature = "ble")]
+mod near;
 pub mod profile_folders;
 pub mod profiles;
 mod record;
 mod replay;
 mod run;
+#[cfg(feature = "ble")]
+mod scan;
+#[cfg(feature = "ble")]
+mod scan_table;
 pub mod schema;
+#[cfg(feature = "ble")]
+mod surroundings;
 
 /// Wrong usage or configuration.
 const WRONG_USAGE: u8 = 2;
 
-/// Reads health sensors over serial and MQTT and forwards each event once. It is not a patient monitor.
+/// Reads health sensors over Bluetooth, serial and MQTT and forwards each event once. It is not a patient monitor.
 #[derive(Debug, Parser)]
 #[command(name = "biogate", version, propagate_version = true)]
 pub struct Arguments {
@@ -47,6 +61,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Validates configuration and profiles, then looks at clock, ports, disk, brokers and warehouse
     Check(check::CheckArgs),
+    /// Lists the Bluetooth sensors and serial ports that are near, and what they say
+    #[cfg(feature = "ble")]
+    Scan(scan::ScanArgs),
+    /// Asks which sensor, whose and where, and writes its entry
+    #[cfg(feature = "ble")]
+    Add(add::AddArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -83,6 +103,10 @@ impl Arguments {
             Command::Run(folders) => block_on(run::run(&config, &folders)),
             Command::Demo(arguments) => block_on(demo::run(arguments)),
             Command::Check(arguments) => block_on(check::run(arguments, &config)),
+            #[cfg(feature = "ble")]
+            Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
+            #[cfg(feature = "ble")]
+            Command::Add(arguments) => block_on(add::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::files::{Places, Section};
-use super::{Broker, Device, Error, Gateway, Link, Wearer, raw};
+use super::{Ble, Broker, Device, Error, Gateway, Link, Wearer, raw};
 use crate::clock::keeper;
 use crate::forward::{self, clickhouse};
 use crate::interpret::Limits;
@@ -42,6 +42,35 @@ pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
         timezone,
         data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
         unassigned: raw.unassigned.unwrap_or_default(),
+    })
+}
+
+/// Links per adapter, unless said otherwise. A Raspberry Pi's own radio keeps about seven.
+const DEFAULT_MAX_LINKS: usize = 5;
+
+/// No controller keeps more.
+const MOST_LINKS: usize = 32;
+
+pub(super) fn ble(raw: raw::Ble) -> Result<Ble, String> {
+    let max_links = raw.max_links.unwrap_or(DEFAULT_MAX_LINKS);
+    if !(1..=MOST_LINKS).contains(&max_links) {
+        return Err(format!("ble.max_links: found {max_links}; write 1 to {MOST_LINKS}"));
+    }
+    let services = raw.services.unwrap_or_default();
+    let services = match raw.accept.unwrap_or_default() {
+        raw::Accept::Any if services.is_empty() => {
+            return Err("ble.accept: found \"any\" without services; write services = [\"180d\"]".into());
+        }
+        raw::Accept::Listed if !services.is_empty() => {
+            return Err("ble.services: found services with accept = \"listed\"; write accept = \"any\"".into());
+        }
+        raw::Accept::Any | raw::Accept::Listed => services,
+    };
+    Ok(Ble {
+        adapters: raw.adapters.unwrap_or_default(),
+        services: services.into_iter().map(|service| service.to_ascii_lowercase().into()).collect(),
+        max_links,
+        restart_bluetoothd: raw.restart_bluetoothd.unwrap_or(false),
     })
 }
 
@@ -149,7 +178,7 @@ pub(super) fn devices(
 fn link(entry: &raw::Device, brokers: &[Broker]) -> Result<Option<Link>, String> {
     match (&entry.ble, &entry.serial, &entry.mqtt) {
         (None, None, None) => Ok(None),
-        (Some(_), None, None) => Err("found ble; this version reads serial and mqtt devices only".into()),
+        (Some(target), None, None) => Ok(Some(Link::Ble { target: target.clone(), silence: entry.silence })),
         (None, Some(port), None) => Ok(Some(Link::Serial { port: port.clone(), silence: entry.silence })),
         (None, None, Some(template)) => {
             let broker = match (&entry.broker, brokers) {

@@ -25,6 +25,9 @@ pub struct File {
     /// `[[mqtt]]`
     #[serde(default)]
     pub mqtt: Vec<Mqtt>,
+    /// `[ble]`
+    #[serde(default)]
+    pub ble: Ble,
     /// `[clock]`
     #[serde(default)]
     pub clock: Clock,
@@ -79,7 +82,7 @@ pub struct Device {
     pub component: Option<String>,
     /// Key of encrypted advertisements.
     pub key_file: Option<PathBuf>,
-    /// After so long without a byte a serial port is opened anew.
+    /// After so long without a byte a serial port is opened anew, and a Bluetooth link made anew.
     #[serde(default, deserialize_with = "duration")]
     pub silence: Option<Duration>,
 }
@@ -104,6 +107,33 @@ pub struct Mqtt {
     pub key_file: Option<PathBuf>,
     /// How many captured device names are taken.
     pub max_devices: Option<usize>,
+}
+
+/// `[ble]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ble {
+    /// Names or addresses of the adapters to use; all unless said.
+    pub adapters: Option<Vec<String>>,
+    /// Whose sensors are read: those of the device entries, or any of `services`.
+    pub accept: Option<Accept>,
+    /// With `accept = "any"`: the services whose sensors are read.
+    pub services: Option<Vec<String>>,
+    /// Simultaneous links per adapter.
+    pub max_links: Option<usize>,
+    /// Whether bluetoothd may be restarted when nothing else helps; needs the polkit rule.
+    pub restart_bluetoothd: Option<bool>,
+}
+
+/// Whose Bluetooth sensors are read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accept {
+    /// Those of the device entries.
+    #[default]
+    Listed,
+    /// Also every other one that advertises one of the services.
+    Any,
 }
 
 /// `[clock]`

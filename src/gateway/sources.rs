@@ -1,6 +1,9 @@
 //! The sources that run, one per serial device and broker, and how they follow a configuration that is read again.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+#[cfg(feature = "ble")]
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -10,6 +13,10 @@ use tracing::warn;
 
 use crate::config::{self, Broker, Config, Device, Link};
 use crate::interpret::Catalog;
+#[cfg(feature = "ble")]
+use crate::interpret::profile::{Get, Profile};
+#[cfg(feature = "ble")]
+use crate::source::ble::{self, BleDevice, BleSettings, Plan, Wanted, allow::Target, nearby::Nearby};
 use crate::source::context::{Context, Stop};
 use crate::source::mqtt::{self, MqttBroker, MqttDevice};
 use crate::source::serial::{self, SerialSettings};
@@ -21,6 +28,8 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// What one source was started with; a difference restarts it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Made {
+    #[cfg(feature = "ble")]
+    Ble(BleSettings),
     Serial(SerialSettings),
     Mqtt(MqttBroker),
 }
@@ -36,6 +45,9 @@ struct Source {
 #[derive(Default)]
 pub(super) struct Running {
     sources: HashMap<String, Source>,
+    /// What the radio hears, for who asks.
+    #[cfg(feature = "ble")]
+    pub(super) nearby: Arc<Mutex<Nearby>>,
 }
 
 impl Running {
@@ -64,7 +76,15 @@ impl Running {
             ended(source.task, HAND_OVER).await;
         }
         for (name, made) in wanted {
-            self.sources.entry(name).or_insert_with(|| start(made, context));
+            let start = || {
+                start(
+                    made,
+                    context,
+                    #[cfg(feature = "ble")]
+                    &self.nearby,
+                )
+            };
+            self.sources.entry(name).or_insert_with(start);
         }
         Ok(())
     }
@@ -96,10 +116,17 @@ async fn ended(mut task: JoinHandle<()>, deadline: Duration) {
     }
 }
 
-fn start(made: Made, context: &Context) -> Source {
+fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mutex<Nearby>>) -> Source {
     let (stop, stopping) = watch::channel(false);
     let context = Context { stop: Stop::new(stopping), ..context.clone() };
     let task = match made.clone() {
+        #[cfg(feature = "ble")]
+        Made::Ble(settings) => {
+            let nearby = nearby.clone();
+            tokio::spawn(async move {
+                supervise("bluetooth", context, move |context| ble::run(settings.clone(), nearby.clone(), context)).await;
+            })
+        }
         Made::Serial(settings) => tokio::spawn(async move {
             let name = settings.device.clone();
             supervise(&name, context, move |context| serial::run(settings.clone(), context)).await;
@@ -126,6 +153,10 @@ pub(super) fn wanted(
             wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
         }
     }
+    #[cfg(feature = "ble")]
+    if let Some(settings) = ble_settings(config, catalog)? {
+        wanted.insert("bluetooth".to_owned(), Made::Ble(settings));
+    }
     for broker in &config.brokers {
         let settings = broker_settings(broker, config, gateway_id)?;
         if !settings.devices.is_empty() {
@@ -133,6 +164,57 @@ pub(super) fn wanted(
         }
     }
     Ok(wanted)
+}
+
+/// The radio with every entry that it hears; nothing where no entry and no service wants it.
+#[cfg(feature = "ble")]
+fn ble_settings(config: &Config, catalog: &Catalog) -> Result<Option<BleSettings>, config::Error> {
+    let mut devices = Vec::new();
+    for device in &config.devices {
+        let Link::Ble { target, silence } = &device.link else { continue };
+        let error = |why: String| config.device_error(&device.name, why);
+        let profile = catalog.profile(&device.name).ok_or_else(|| error("has no profile".into()))?;
+        let plan = plan(profile).ok_or_else(|| {
+            error(format!("found profile = \"{}\", which is not for Bluetooth; see `biogate profiles list`", device.profile))
+        })?;
+        devices.push(BleDevice {
+            device: device.name.clone(),
+            entry: device.name.clone(),
+            target: target.parse().map_err(|why| error(format!("ble: {why}")))?,
+            plan: Arc::new(plan),
+            silence: *silence,
+        });
+    }
+    let any = config.ble.services.iter().filter_map(|service| {
+        let entry = any_entry(service);
+        let plan = Arc::new(plan(catalog.profile(&entry)?)?);
+        Some(BleDevice { device: entry.clone(), entry, target: Target::Service(service.clone()), plan, silence: None })
+    });
+    let any: Vec<BleDevice> = any.collect();
+    if devices.is_empty() && any.is_empty() {
+        return Ok(None);
+    }
+    let config::Ble { adapters, max_links, restart_bluetoothd, .. } = config.ble.clone();
+    Ok(Some(BleSettings { adapters, max_links, restart_bluetoothd, devices, any }))
+}
+
+/// The entry under which any sensor of a service is read.
+pub(super) fn any_entry(service: &str) -> Arc<str> {
+    format!("any of service {service}").into()
+}
+
+/// What a profile asks of a Bluetooth device; nothing of one that is for another transport.
+#[cfg(feature = "ble")]
+fn plan(profile: &Profile) -> Option<Plan> {
+    if profile.matches().serial || profile.matches().mqtt {
+        return None;
+    }
+    let channels = profile.channels().filter(|(_, get)| *get != Get::Comes);
+    Some(Plan {
+        element: profile.matches().element.clone(),
+        channels: channels.map(|(name, get)| Wanted { name: name.clone(), get, every: None, emits: true }).collect(),
+        link: profile.link().clone(),
+    })
 }
 
 fn serial_settings(

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -17,6 +19,7 @@ use crate::config::Config;
 use crate::forward::Gate;
 use crate::reading::BootId;
 use crate::resolve::Timeline;
+use crate::source::context::WallClock;
 use crate::store::{Commit, StateChange, Store};
 
 /// State key of the anchors.
@@ -71,6 +74,20 @@ impl Timekeeping {
     /// What rows are rendered with.
     pub(super) fn timeline(&self) -> watch::Receiver<Arc<Timeline>> {
         self.timeline.subscribe()
+    }
+
+    /// The time of day at the hub's place, while this boot has a synchronised anchor: what devices are set by.
+    pub(super) fn wall_clock(&self, boot: BootId) -> WallClock {
+        let timeline = self.timeline.subscribe();
+        Arc::new(move || {
+            let timeline = timeline.borrow();
+            if !timeline.anchors.is_synced(boot) {
+                return None;
+            }
+            let (_, basis) = timeline.bases.last_key_value()?;
+            let zone = TimeZone::get(&basis.timezone).ok()?;
+            Some(zone.to_datetime(Timestamp::from_millisecond(system::wall_ms()).ok()?))
+        })
     }
 
     /// Whether rows wait for the clock.

@@ -40,6 +40,7 @@ pub(super) fn link(table: Option<&LinkTable>) -> Result<LinkSpec, Wrong> {
         init: table.init.iter().map(|hex| Bytes::from(hex.0.clone())).collect(),
         keepalive: table.keepalive.as_ref().map(repeated),
         poll: table.poll.as_ref().map(repeated),
+        write_to: None,
         set_clock: table.set_clock.as_deref().map(Into::into),
         records: table.records.as_ref().map(|records| records.control.as_str().into()),
     })

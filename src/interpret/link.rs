@@ -20,6 +20,8 @@ pub struct LinkSpec {
     pub keepalive: Option<Repeated>,
     /// Sent while the line is open; the device answers each.
     pub poll: Option<Repeated>,
+    /// BLE: the characteristic to which `init`, `keepalive` and `poll` are written.
+    pub write_to: Option<Arc<str>>,
     /// BLE: the characteristic to which the hub writes its clock.
     pub set_clock: Option<Arc<str>>,
     /// BLE: the control point through which stored records are asked for.

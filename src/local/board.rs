@@ -1,6 +1,8 @@
 //! What the gateway knows of itself, gathered for whoever asks.
 
 use std::sync::Arc;
+#[cfg(feature = "ble")]
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -11,6 +13,8 @@ use crate::intake::Taps;
 use crate::reading::BootId;
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::source;
+#[cfg(feature = "ble")]
+use crate::source::ble::nearby::{Near, Nearby};
 use crate::store::{self, Store};
 
 /// Everything that a status is made of.
@@ -29,6 +33,9 @@ pub struct Board {
     pub timeline: watch::Receiver<Arc<Timeline>>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
+    /// The Bluetooth peripherals that are heard, listed or not.
+    #[cfg(feature = "ble")]
+    pub nearby: Arc<Mutex<Nearby>>,
     /// When the process started, in milliseconds of uptime.
     pub started_ms: u64,
 }
@@ -52,6 +59,12 @@ impl Board {
             "devices": self.sources.snapshot(),
             "destinations": self.destinations.iter().map(forward::health::Health::snapshot).collect::<Vec<_>>(),
         })
+    }
+
+    /// What is near, the strongest first.
+    #[cfg(feature = "ble")]
+    pub fn near(&self) -> Vec<Near> {
+        self.nearby.lock().unwrap_or_else(PoisonError::into_inner).snapshot(tokio::time::Instant::now())
     }
 
     /// The oldest kept rows, as they would be rendered now. Nothing moves by it.

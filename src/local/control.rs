@@ -1,7 +1,8 @@
 //! HTTP on a unix socket, mode 0660: how `buffer`, `record` and the like reach a gateway that holds the store.
 //!
-//! GET `/status`, `/quarantine?limit=N`, `/verify`, `/export?limit=N` and `/record` (one JSON line a frame, until the
-//! client goes). Every answer but `/record` is one JSON document. Requests have no bodies and answers are bounded.
+//! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
+//! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
+//! JSON document. Requests have no bodies and answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -105,11 +106,13 @@ async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
     let limit = limit_of(request.uri().query());
     match request.uri().path() {
         "/status" => json(&board.status()),
+        #[cfg(feature = "ble")]
+        "/near" => json(&board.near()),
         "/quarantine" => json_or_problem(super::board::quarantine(&board.store, limit).await),
         "/verify" => json_or_problem(board.store.verify().await),
         "/export" => json_or_problem(board.export(limit).await),
         "/record" => record(board),
-        _ => problem(StatusCode::NOT_FOUND, "ask /status, /quarantine, /verify, /export or /record"),
+        _ => problem(StatusCode::NOT_FOUND, "ask /status, /near, /quarantine, /verify, /export or /record"),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::civil::DateTime;
 use tokio::sync::watch;
 
 use crate::reading::Heard;
@@ -11,6 +12,9 @@ use crate::source::health::Health;
 
 /// Tells the uptime now; a function, so that the room needs no clock of its own.
 pub type Uptime = Arc<dyn Fn() -> Heard + Send + Sync>;
+
+/// Tells the time of day at the hub's place while the hub's clock is synchronised, and nothing otherwise.
+pub type WallClock = Arc<dyn Fn() -> Option<DateTime> + Send + Sync>;
 
 /// What every source is given. Clones are cheap.
 #[derive(Clone)]
@@ -21,6 +25,8 @@ pub struct Context {
     pub health: Arc<Health>,
     /// When is now.
     pub uptime: Uptime,
+    /// The clock that devices are set by.
+    pub wall: WallClock,
     /// Turns true, or loses its sender, when the sources shall stop.
     pub stop: Stop,
 }

@@ -45,10 +45,12 @@ pub enum Count {
     Refused,
     /// Times that a device was silent for too long.
     Silences,
+    /// Tries to reach a device that failed.
+    Failures,
 }
 
 /// The kinds in the order of their places, with the words that a log line uses.
-const KINDS: [(Count, &str); 10] = [
+const KINDS: [(Count, &str); 11] = [
     (Count::Frames, "frames"),
     (Count::GarbageBytes, "bytes of garbage"),
     (Count::ChecksumFailures, "frames with a wrong checksum"),
@@ -59,6 +61,7 @@ const KINDS: [(Count, &str); 10] = [
     (Count::Retained, "retained messages passed over"),
     (Count::Refused, "refused"),
     (Count::Silences, "silences"),
+    (Count::Failures, "failed tries"),
 ];
 
 /// The health of all sources.
@@ -77,6 +80,8 @@ pub struct DeviceHealth {
     /// When the last fault of a kind was counted, in milliseconds since `since`, plus one; 0 for never.
     last_fault: [AtomicU64; KINDS.len()],
     since: Instant,
+    /// What only some sources count, by its name in `status` and metrics.
+    named: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 /// What `status` shows of one device or broker.
@@ -108,6 +113,11 @@ pub struct Snapshot {
     pub refused: u64,
     /// Times that it was silent for too long.
     pub silences: u64,
+    /// Tries to reach it that failed.
+    pub failures: u64,
+    /// What only some sources count.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub named: BTreeMap<&'static str, u64>,
 }
 
 impl Health {
@@ -142,6 +152,7 @@ impl DeviceHealth {
             counts: Default::default(),
             last_fault: Default::default(),
             since: Instant::now(),
+            named: Mutex::default(),
         }
     }
 
@@ -168,6 +179,11 @@ impl DeviceHealth {
     /// Counts `n` without a word, for what is no fault.
     pub fn count(&self, kind: Count, n: u64) {
         self.counts[kind as usize].fetch_add(n, Relaxed);
+    }
+
+    /// Counts what only some sources count.
+    pub fn count_named(&self, name: &'static str, n: u64) {
+        *lock(&self.named).entry(name).or_default() += n;
     }
 
     /// Counts `n` faults; the first of a burst is logged with `detail`.
@@ -204,6 +220,8 @@ impl DeviceHealth {
             retained: self.total(Count::Retained),
             refused: self.total(Count::Refused),
             silences: self.total(Count::Silences),
+            failures: self.total(Count::Failures),
+            named: lock(&self.named).clone(),
         }
     }
 }

@@ -4,6 +4,8 @@
 //! in [`health`], waits its [`backoff`] and tries again for ever; only a stop ends it.
 
 pub mod backoff;
+#[cfg(feature = "ble")]
+pub mod ble;
 pub mod context;
 pub mod delivery;
 pub mod framing;

@@ -4,6 +4,7 @@
 //! device another number when it returns. The only home of tokio-serial.
 
 pub mod port_name;
+pub mod ports;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
+#[cfg(feature = "ble")]
+mod at_the_hub;
 mod clickhouse;
 mod configuration;
 mod file;
@@ -9,6 +11,8 @@ mod forward;
 mod framing;
 mod kill;
 mod mqtt;
+#[cfg(feature = "ble")]
+mod nearby;
 mod packaging;
 mod path;
 mod profiles;

@@ -55,13 +55,42 @@ fn the_configuration_runs_and_its_rows_are_there_once_each() {
     assert_eq!(persons.trim(), "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11");
 }
 
+const TABLE_BEGINS: &str = "<!-- sensors: written by BIOGATE_WRITE_README=1 cargo test --test it readme -->\n";
+const TABLE_ENDS: &str = "<!-- end of sensors -->\n";
+
+/// The table that `profiles list --json` gives: id, what it is, how it is reached, its types of events.
+fn table_of_sensors(list: &str) -> String {
+    let profiles: Vec<serde_json::Value> = serde_json::from_str(list).unwrap();
+    let mut table = "| profile | what | reached by | events |\n| --- | --- | --- | --- |\n".to_owned();
+    for profile in profiles {
+        let claims =
+            |key: &str| !matches!(profile["match"][key], serde_json::Value::Null | serde_json::Value::Bool(false));
+        let reached_by = match () {
+            () if claims("serial") => "serial",
+            () if claims("mqtt") => "MQTT",
+            () if claims("ble_service") => "Bluetooth",
+            () => "Bluetooth, unconnected",
+        };
+        let (id, title) = (profile["id"].as_str().unwrap(), profile["title"].as_str().unwrap());
+        let events: Vec<_> =
+            profile["events"].as_array().unwrap().iter().map(|event| event.as_str().unwrap()).collect();
+        let events = if events.is_empty() { "none".to_owned() } else { events.join(", ") };
+        table += &format!("| `{id}` | {title} | {reached_by} | {events} |\n");
+    }
+    table
+}
+
 #[test]
-fn every_profile_is_in_the_table_of_sensors() {
-    let hub = Hub::new("");
-    let (code, list, error) = hub.output(&["profiles", "list"]);
+fn the_table_of_sensors_is_that_of_the_profiles() {
+    let (code, list, error) = Hub::new("").output(&["profiles", "list", "--json"]);
     assert_eq!(code, 0, "{error}");
-    for line in list.lines() {
-        let id = line.split('/').next().unwrap();
-        assert!(README.contains(&format!("| `{id}` |")), "{id} is missing in README.md");
+    let made = table_of_sensors(&list);
+    let (before, rest) = README.split_once(TABLE_BEGINS).expect("where the table begins");
+    let (table, after) = rest.split_once(TABLE_ENDS).expect("where the table ends");
+    if std::env::var_os("BIOGATE_WRITE_README").is_some() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+        std::fs::write(path, [before, TABLE_BEGINS, &made, TABLE_ENDS, after].concat()).unwrap();
+    } else {
+        assert_eq!(table, made, "write it with BIOGATE_WRITE_README=1 cargo test --test it readme");
     }
 }

@@ -105,7 +105,7 @@ impl PortName {
 }
 
 /// The folder of the USB device that a port belongs to: the nearest one above it that has a vendor.
-fn usb_device(port: &Path) -> Option<PathBuf> {
+pub(super) fn usb_device(port: &Path) -> Option<PathBuf> {
     let real = port.canonicalize().ok()?;
     real.ancestors().take(8).find(|folder| folder.join("idVendor").is_file()).map(Path::to_owned)
 }

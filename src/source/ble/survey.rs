@@ -1,0 +1,61 @@
+//! Listens without reading anybody: what `scan`, `add` and `pair` do where no gateway runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::reading::{BootId, Heard};
+use crate::source::ble::bluez::{Advert, Bus};
+use crate::source::ble::flow::Flows;
+use crate::source::ble::nearby::Nearby;
+use crate::source::ble::worker::{Done, Order, Sessions, Worker};
+use crate::source::context::Stop;
+
+/// Listens on these adapters (names or addresses; all where none is named) and fills `nearby`, until told to stop. Fails
+/// with a sentence for people when nothing can be heard.
+pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop) -> Result<(), String> {
+    let nobody = Arc::new(Flows::new(Arc::new(|| Heard { boot: BootId::WALL, ms: 0 })));
+    let (bus, mut signals) = Bus::open(nobody).await.map_err(|why| why.to_string())?;
+    let bus = Arc::new(bus);
+    let known = bus.known().await.map_err(|why| why.to_string())?;
+    let (dones, mut done) = mpsc::channel::<Done>(16);
+    let wanted = |name: &str, address: &str| {
+        adapters.is_empty() || adapters.iter().any(|adapter| adapter == name || adapter.eq_ignore_ascii_case(address))
+    };
+    let sessions = Arc::new(Sessions::default());
+    let start = |name: Arc<str>| Worker::start(name, bus.clone(), sessions.clone(), dones.clone());
+    let found = known.adapters.iter().filter(|adapter| wanted(&adapter.name, &adapter.address));
+    let workers: Vec<Worker> = found.map(|adapter| start(adapter.name.clone())).collect();
+    if workers.is_empty() {
+        return Err("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on".to_owned());
+    }
+    for worker in &workers {
+        worker.order(Order::Scan);
+    }
+    let mut deaf = 0;
+    loop {
+        tokio::select! {
+            () = stop.wait() => break,
+            Some(Advert { place, sighting }) = signals.adverts.recv() => {
+                let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
+                nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+            }
+            // Nobody reads these here; a full channel would end the session.
+            Some(_change) = signals.changes.recv() => {}
+            Some(Done { adapter, result: Err(why), .. }) = done.recv() => {
+                deaf += 1;
+                if deaf == workers.len() {
+                    return Err(format!("{adapter} does not scan: {why}"));
+                }
+            }
+            else => break,
+        }
+    }
+    for worker in &workers {
+        worker.order(Order::Quiet);
+    }
+    // BlueZ ends the scan of a client that leaves the bus, too.
+    let _stopped = tokio::time::timeout(std::time::Duration::from_secs(1), done.recv()).await;
+    Ok(())
+}
