@@ -32,7 +32,7 @@ fn main() {
     println!("decode and normalize, CPU of one frame, median of {rounds} rounds of {FRAMES}");
     for (profile, channel, frame) in CASES {
         let entry: Arc<str> = "device".into();
-        let binding = EntryBinding { entry: entry.clone(), profile: (*profile).to_owned(), component: None };
+        let binding = EntryBinding { entry: entry.clone(), profile: (*profile).to_owned(), component: None, key: None };
         let catalog = Catalog::new(&profiles, vec![binding], Limits::default()).unwrap();
         let mut reading = Reading {
             device: entry.clone(),

@@ -43,6 +43,9 @@ if [ "$for_what" = test ]; then
     need e2fsprogs test -x /usr/sbin/mkfs.ext4
     need systemd command -v systemd-analyze
     need procps command -v ps
+    # A private bus for each test of Bluetooth, and the library that the gateway speaks D-Bus with.
+    need dbus-daemon command -v dbus-daemon
+    need libdbus-1-dev pkg-config --exists dbus-1
     need tzdata test -e /usr/share/zoneinfo/Europe/Berlin
 fi
 if [ "$for_what" = bluez-vm ]; then

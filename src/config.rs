@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::clock::keeper;
 use crate::interpret::Limits;
+use crate::interpret::decrypt::Key;
 use crate::resolve::Unassigned;
 use crate::{forward, store};
 
@@ -83,6 +84,8 @@ pub struct Device {
     pub link: Link,
     /// Overrides the component of the profile.
     pub component: Option<Arc<str>>,
+    /// The key of its encrypted frames, out of `key_file`.
+    pub key: Option<Key>,
 }
 
 /// How a device is reached.

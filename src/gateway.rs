@@ -278,15 +278,23 @@ pub fn validate(plan: &Plan) -> anyhow::Result<()> {
 
 /// Every entry with its profile.
 fn catalog(config: &Config, profiles: &ProfileSet) -> anyhow::Result<Catalog> {
+    for device in config.devices.iter().filter(|device| device.key.is_some()) {
+        if profiles.get(&device.profile).is_some_and(|profile| !profile.decrypts()) {
+            let found =
+                format!("found key_file, and the profile {} reads no encrypted frames; leave it out", device.profile);
+            return Err(config.device_error(&device.name, found).into());
+        }
+    }
     let entries = config.devices.iter().map(|device| EntryBinding {
         entry: device.name.clone(),
         profile: device.profile.clone(),
         component: device.component.clone(),
+        key: device.key.clone(),
     });
     let any = config.ble.services.iter().filter_map(|service| {
         let of_service = |profile: &&Arc<Profile>| profile.matches().ble_service.as_ref() == Some(service);
         let profile = profiles.iter().find(of_service)?.id().to_string();
-        Some(EntryBinding { entry: sources::any_entry(service), profile, component: None })
+        Some(EntryBinding { entry: sources::any_entry(service), profile, component: None, key: None })
     });
     let made = Catalog::new(profiles, entries.chain(any).collect(), config.limits.clone());
     made.map_err(|unknown| {

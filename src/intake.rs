@@ -219,7 +219,7 @@ impl Intake {
         if repeated {
             self.collecting.commit.intake.duplicate += 1;
         } else {
-            self.interpret(&delivery.reading, number, catalog);
+            self.interpret(&delivery.reading, delivery.clock_checked, number, catalog);
             if let Some(publish) = &delivery.publish {
                 self.collecting.commit.state.push(self.repeats.remember(publish));
             }
@@ -229,7 +229,7 @@ impl Intake {
         }
     }
 
-    fn interpret(&mut self, reading: &Reading, number: u64, catalog: &Catalog) {
+    fn interpret(&mut self, reading: &Reading, clock_checked: bool, number: u64, catalog: &Catalog) {
         if self.parts.taps.readings.receiver_count() > 0 {
             let _nobody_listens = self.parts.taps.readings.send(reading.clone());
         }
@@ -237,8 +237,9 @@ impl Intake {
             Some(memory) => memory,
             None => self.memories.entry(reading.device.clone()).or_default(),
         };
+        let newly_checked = memory.set_clock_checked(clock_checked);
         let interpretation = catalog.interpret(reading, number, memory);
-        if interpretation.memory_changed && !self.collecting.changed.contains(&reading.device) {
+        if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
         self.report(reading, &interpretation.faults);

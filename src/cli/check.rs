@@ -16,6 +16,8 @@ use crate::clock::system;
 use crate::config::{Broker, Config, Link};
 use crate::forward::{Kind, clickhouse};
 use crate::gateway::{self, Plan};
+#[cfg(feature = "ble")]
+use crate::source::ble::survey;
 use crate::source::mqtt::options::Address;
 use crate::source::serial::port_name::PortName;
 
@@ -101,6 +103,10 @@ async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
             findings.push(Finding::from(format!("device {}", device.name), port_there(port)));
         }
     }
+    #[cfg(feature = "ble")]
+    if config.devices.iter().any(|device| matches!(device.link, Link::Ble { .. })) || !config.ble.services.is_empty() {
+        findings.push(radio(config).await);
+    }
     for broker in &config.brokers {
         findings.push(Finding::from(format!("broker {}", broker.name), broker_answers(broker).await));
     }
@@ -158,6 +164,19 @@ fn folder_writable(dir: &Path) -> Result<String, String> {
         .and_then(|()| std::fs::remove_file(&probe))
         .map_err(|why| format!("{} cannot be written: {why}", dir.display()))?;
     Ok(format!("{} can be written", dir.display()))
+}
+
+/// Whether bluetoothd answers and has the adapters; one that is off is switched on at the start.
+#[cfg(feature = "ble")]
+async fn radio(config: &Config) -> Finding {
+    match survey::adapters(&config.ble.adapters).await {
+        Err(why) => Finding::of("bluetooth", Verdict::Fail, why),
+        Ok(found) => {
+            let shown =
+                |(name, on): &(std::sync::Arc<str>, bool)| format!("{name} is {}", if *on { "on" } else { "off" });
+            Finding::of("bluetooth", Verdict::Ok, found.iter().map(shown).collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 fn port_there(port: &str) -> Result<String, String> {

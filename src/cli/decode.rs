@@ -2,7 +2,7 @@
 // Printing is what this command is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json, json};
 
+use crate::interpret::bluetooth;
 use crate::interpret::catalog::{Explained, UnknownProfile};
+use crate::interpret::decrypt::{Key, is_address};
 use crate::interpret::frame::readings_of;
 use crate::interpret::notation::parse_hex;
 use crate::interpret::{
@@ -57,6 +59,12 @@ pub struct DecodeArgs {
     /// The device entry's component, as skin for a thermometer worn on it
     #[arg(long, value_name = "NAME")]
     pub component: Option<String>,
+    /// File with the key of encrypted frames: 32 hexadecimal digits, 24 for MiBeacon 2 and 3
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// The advertisement's sender, as A0:9E:1A:00:11:22; encrypted frames need it
+    #[arg(long, value_name = "ADDRESS")]
+    pub mac: Option<String>,
     /// The hub's time zone, for devices whose clock shows the time of the place
     #[arg(long, value_name = "ZONE", default_value = "UTC")]
     pub timezone: String,
@@ -109,14 +117,15 @@ impl DecodeArgs {
         let frames = self.frames()?;
         let component = self.component.as_deref().map(Arc::from);
         let entry: Arc<str> = "decode".into();
-        let binding = EntryBinding { entry: entry.clone(), profile: id.to_string(), component };
+        let key = self.key_file.as_deref().map(read_key).transpose()?;
+        let binding = EntryBinding { entry: entry.clone(), profile: id.to_string(), component, key };
         let catalog = Catalog::new(&set, vec![binding], Limits::default())?;
         let framing = profile.frame().filter(|_| channel == Channel::Frame);
         let mut memory = DeviceMemory::default();
         let mut decoded = Vec::new();
         for (number, bytes) in readings_of(framing, frames).into_iter().enumerate() {
             let number = number as u64;
-            let (bytes, said) = match bytes {
+            let (bytes, mut said) = match bytes {
                 Ok(bytes) => {
                     let heard = Heard { boot: BootId::WALL, ms: number * APART_MS };
                     let (device, channel) = (entry.clone(), channel.clone());
@@ -125,9 +134,10 @@ impl DecodeArgs {
                 }
                 Err(fault) => {
                     let interpretation = Interpretation { faults: vec![fault.into()], ..Interpretation::default() };
-                    (Bytes::new(), Explained { interpretation, spans: Vec::new() })
+                    (Bytes::new(), Explained { interpretation, ..Explained::default() })
                 }
             };
+            let bytes = said.plain.take().map_or(bytes, Bytes::from);
             decoded.push(Frame { profile: id.clone(), bytes, said });
         }
         Ok((decoded, zone))
@@ -153,13 +163,15 @@ impl DecodeArgs {
     }
 
     fn channel(&self, profile: &Profile) -> anyhow::Result<Channel> {
-        let name = self.channel.to_ascii_lowercase();
-        let names: Vec<&str> = profile.channels().map(|(name, _)| &**name).collect();
+        let name = bluetooth::channel(&self.channel).unwrap_or_else(|| self.channel.clone());
+        let names: Vec<&str> = profile.channels().map(|channel| &**channel.name).collect();
         if !names.contains(&name.as_str()) {
             bail!("--channel {}: the profile {} has {}", self.channel, profile.id(), names.join(", "));
         }
         let element = match (&self.service_data, &self.manufacturer) {
-            (Some(uuid), _) => Some(Element::ServiceData(uuid.to_ascii_lowercase().into())),
+            (Some(uuid), _) => Some(Element::ServiceData(
+                bluetooth::uuid(uuid).with_context(|| format!("--service-data {uuid}: write a UUID"))?.into(),
+            )),
             (None, Some(id)) => {
                 let digits = id.trim_start_matches("0x");
                 let id = u16::from_str_radix(digits, 16)
@@ -179,7 +191,11 @@ impl DecodeArgs {
                 let element = element
                     .or_else(|| wanted.cloned())
                     .context("say which element: --service-data UUID or --manufacturer ID")?;
-                Channel::Advertisement { address: "00:00:00:00:00:00".into(), element }
+                let address = self.mac.as_deref().unwrap_or("00:00:00:00:00:00");
+                if !is_address(address) {
+                    bail!("--mac {address}: write six bytes, as A0:9E:1A:00:11:22");
+                }
+                Channel::Advertisement { address: address.into(), element }
             }
             "frame" => Channel::Frame,
             "message" => Channel::Message { topic: "decode".into() },
@@ -192,6 +208,12 @@ impl DecodeArgs {
         let text = self.text.iter().map(|text| Ok(Bytes::from(text.clone())));
         hex.chain(text).collect()
     }
+}
+
+/// The error names the file and never what it holds.
+fn read_key(file: &Path) -> anyhow::Result<Key> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("--key-file {}", file.display()))?;
+    Key::parse(&text).map_err(|why| anyhow!("--key-file {}: found {why}", file.display()))
 }
 
 fn any_refused(frames: &[Frame]) -> bool {

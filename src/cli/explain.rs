@@ -11,7 +11,7 @@ use crate::interpret::catalog::Explained;
 /// One frame and what it said.
 pub(super) struct Frame {
     pub(super) profile: Arc<str>,
-    /// After unpacking and gathering; empty where the framing refused it.
+    /// After unpacking, gathering and decryption; empty where the framing refused it.
     pub(super) bytes: Bytes,
     pub(super) said: Explained,
 }

@@ -14,6 +14,7 @@ use profile_folders::ProfileFolders;
 #[cfg(feature = "ble")]
 mod add;
 mod buffer;
+mod capture;
 mod check;
 pub mod decode;
 mod demo;
@@ -26,8 +27,11 @@ mod ledger_line;
 pub mod logging;
 #[cfg(feature = "ble")]
 mod near;
+#[cfg(feature = "ble")]
+mod pair;
 pub mod profile_folders;
 pub mod profiles;
+pub mod profiles_new;
 mod record;
 mod replay;
 mod run;
@@ -36,6 +40,8 @@ mod scan;
 #[cfg(feature = "ble")]
 mod scan_table;
 pub mod schema;
+mod shipped_channel;
+mod status;
 #[cfg(feature = "ble")]
 mod surroundings;
 
@@ -61,12 +67,17 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Validates configuration and profiles, then looks at clock, ports, disk, brokers and warehouse
     Check(check::CheckArgs),
+    /// Tells how the running gateway is, with each device in words
+    Status(status::StatusArgs),
     /// Lists the Bluetooth sensors and serial ports that are near, and what they say
     #[cfg(feature = "ble")]
     Scan(scan::ScanArgs),
     /// Asks which sensor, whose and where, and writes its entry
     #[cfg(feature = "ble")]
     Add(add::AddArgs),
+    /// Pairs with a sensor that asks for it
+    #[cfg(feature = "ble")]
+    Pair(pair::PairArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -103,10 +114,13 @@ impl Arguments {
             Command::Run(folders) => block_on(run::run(&config, &folders)),
             Command::Demo(arguments) => block_on(demo::run(arguments)),
             Command::Check(arguments) => block_on(check::run(arguments, &config)),
+            Command::Status(arguments) => block_on(status::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Add(arguments) => block_on(add::run(arguments, &config)),
+            #[cfg(feature = "ble")]
+            Command::Pair(arguments) => block_on(pair::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),

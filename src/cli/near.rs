@@ -33,6 +33,7 @@ impl Claims {
             entry: profile.id().clone(),
             profile: profile.id().to_string(),
             component: None,
+            key: None,
         });
         let catalog = Catalog::new(&profiles, bound.collect(), Limits::default()).context("binding the profiles")?;
         Ok(Claims { profiles, catalog })

@@ -1,4 +1,4 @@
-//! `biogate profiles list|show|test`.
+//! `biogate profiles list|show|test`, and `new` by [`super::profiles_new`].
 // Printing is what this command is for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -48,12 +48,15 @@ pub enum ProfilesCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make the stub of a profile from a recording
+    New(super::profiles_new::NewArgs),
 }
 
 impl ProfilesCommand {
     /// 0: fine; 1: a profile is refused; 2: wrong usage or an unreadable folder.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let done = match self {
+            ProfilesCommand::New(arguments) => return arguments.run(),
             ProfilesCommand::List { folders, json } => folders.load().map(|loaded| list(&loaded, json)),
             ProfilesCommand::Show { id, folders, json } => folders.load().and_then(|loaded| show(&loaded, &id, json)),
             ProfilesCommand::Test { files, folders, json } if files.is_empty() => {

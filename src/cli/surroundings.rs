@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::near::{Claim, Claims};
 use crate::config::{Config, Device, Link};
 use crate::local::client;
-use crate::source::ble::allow::{self, Allow};
+use crate::source::ble::allow::{self, Allow, Seen};
 use crate::source::ble::nearby::{Near, Nearby};
 use crate::source::ble::survey;
 use crate::source::context::Stop;
@@ -120,8 +120,8 @@ pub(super) fn config_if_any(file: &Path) -> anyhow::Result<Option<Config>> {
 fn has_peripheral(link: &Link, near: &Near) -> bool {
     let Link::Ble { target, .. } = link else { return false };
     let Ok(target) = target.parse() else { return false };
-    let claim = Allow::new(vec![target]).claim(Instant::now(), &near.address, near.name.as_deref(), &near.services);
-    matches!(claim, allow::Claim::Entry(_))
+    let seen = Seen { address: &near.address, name: near.name.as_deref(), services: &near.services };
+    matches!(Allow::new(&[(0, target)]).claim(Instant::now(), seen), allow::Claim::Device(_))
 }
 
 /// Where the port of an entry is now, links followed.

@@ -12,6 +12,7 @@ use super::{Ble, Broker, Device, Error, Gateway, Link, Wearer, raw};
 use crate::clock::keeper;
 use crate::forward::{self, clickhouse};
 use crate::interpret::Limits;
+use crate::interpret::decrypt::Key;
 use crate::observation::EventType;
 use crate::store;
 
@@ -169,7 +170,8 @@ pub(super) fn devices(
                 .profile
                 .clone()
                 .ok_or_else(|| error("no profile; write profile = \"ID\" (see `biogate profiles list`)".into()))?;
-            devices.push(Device { name, profile, link, component: entry.component.clone().map(Into::into) });
+            let key = entry.key_file.as_deref().map(device_key).transpose().map_err(error)?;
+            devices.push(Device { name, profile, link, component: entry.component.clone().map(Into::into), key });
         }
     }
     Ok((devices, wearers))
@@ -247,6 +249,20 @@ fn peer_files_readable(files: [&Option<PathBuf>; 4]) -> Result<(), String> {
     let keys = ["password_file", "ca_file", "cert_file", "key_file"];
     let named = keys.into_iter().zip(files).filter_map(|(key, file)| Some((key, file.as_ref()?)));
     named.into_iter().try_for_each(|(key, file)| readable(key, file))
+}
+
+/// The key of a device's encrypted frames. What the file holds is never said.
+fn device_key(file: &Path) -> Result<Key, String> {
+    readable("key_file", file)?;
+    let wrong = |why: String| format!("key_file: found \"{}\" with {why}", file.display());
+    let content = std::fs::read(file).map_err(|why| wrong(why.to_string()))?;
+    let text = std::str::from_utf8(&content).map_err(|_| {
+        wrong(format!(
+            "{} bytes that are no text; write 32 hexadecimal digits (24 for MiBeacon 2 and 3)",
+            content.len()
+        ))
+    })?;
+    Key::parse(text).map_err(wrong)
 }
 
 /// Secrets are files: an unreadable one is found now and not at three in the morning.

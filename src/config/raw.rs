@@ -80,7 +80,7 @@ pub struct Device {
     pub location: Option<String>,
     /// Overrides the profile's component.
     pub component: Option<String>,
-    /// Key of encrypted advertisements.
+    /// File with the key of its encrypted frames, in hexadecimal.
     pub key_file: Option<PathBuf>,
     /// After so long without a byte a serial port is opened anew, and a Bluetooth link made anew.
     #[serde(default, deserialize_with = "duration")]

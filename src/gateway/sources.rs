@@ -14,7 +14,7 @@ use tracing::warn;
 use crate::config::{self, Broker, Config, Device, Link};
 use crate::interpret::Catalog;
 #[cfg(feature = "ble")]
-use crate::interpret::profile::{Get, Profile};
+use crate::interpret::profile::{ChannelSpec, Get, Profile};
 #[cfg(feature = "ble")]
 use crate::source::ble::{self, BleDevice, BleSettings, Plan, Wanted, allow::Target, nearby::Nearby};
 use crate::source::context::{Context, Stop};
@@ -29,14 +29,17 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Made {
     #[cfg(feature = "ble")]
-    Ble(BleSettings),
-    Serial(SerialSettings),
-    Mqtt(MqttBroker),
+    Ble(Box<BleSettings>),
+    Serial(Box<SerialSettings>),
+    Mqtt(Box<MqttBroker>),
 }
 
 /// A running source.
 struct Source {
     made: Made,
+    /// Of the radio: the entries, which change without a new start.
+    #[cfg(feature = "ble")]
+    entries: Option<watch::Sender<BleSettings>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -61,6 +64,8 @@ impl Running {
         gateway_id: &str,
     ) -> anyhow::Result<()> {
         let wanted = wanted(config, catalog, gateway_id)?;
+        #[cfg(feature = "ble")]
+        self.follow_entries(&wanted);
         let outdated: Vec<String> = self
             .sources
             .iter()
@@ -87,6 +92,20 @@ impl Running {
             self.sources.entry(name).or_insert_with(start);
         }
         Ok(())
+    }
+
+    /// The radio keeps its links where only entries have changed.
+    #[cfg(feature = "ble")]
+    fn follow_entries(&mut self, wanted: &HashMap<String, Made>) {
+        for (name, source) in &mut self.sources {
+            if let (Made::Ble(now), Some(Made::Ble(wanted)), Some(entries)) =
+                (&source.made, wanted.get(name), &source.entries)
+                && now.differs_in_devices_only(wanted)
+            {
+                entries.send_if_modified(|known| std::mem::replace(known, (**wanted).clone()) != **wanted);
+                source.made = Made::Ble(wanted.clone());
+            }
+        }
     }
 
     /// Tells every source to stop.
@@ -119,24 +138,35 @@ async fn ended(mut task: JoinHandle<()>, deadline: Duration) {
 fn start(made: Made, context: &Context, #[cfg(feature = "ble")] nearby: &Arc<Mutex<Nearby>>) -> Source {
     let (stop, stopping) = watch::channel(false);
     let context = Context { stop: Stop::new(stopping), ..context.clone() };
+    #[cfg(feature = "ble")]
+    let mut entries = None;
     let task = match made.clone() {
         #[cfg(feature = "ble")]
         Made::Ble(settings) => {
             let nearby = nearby.clone();
+            let (sender, settings) = watch::channel(*settings);
+            entries = Some(sender);
             tokio::spawn(async move {
-                supervise("bluetooth", context, move |context| ble::run(settings.clone(), nearby.clone(), context)).await;
+                supervise("bluetooth", context, move |context| ble::run(settings.clone(), nearby.clone(), context))
+                    .await;
             })
         }
         Made::Serial(settings) => tokio::spawn(async move {
             let name = settings.device.clone();
-            supervise(&name, context, move |context| serial::run(settings.clone(), context)).await;
+            supervise(&name, context, move |context| serial::run((*settings).clone(), context)).await;
         }),
         Made::Mqtt(broker) => tokio::spawn(async move {
             let name = format!("broker {}", broker.name);
-            supervise(&name, context, move |context| mqtt::run(broker.clone(), context)).await;
+            supervise(&name, context, move |context| mqtt::run((*broker).clone(), context)).await;
         }),
     };
-    Source { made, stop, task }
+    Source {
+        made,
+        #[cfg(feature = "ble")]
+        entries,
+        stop,
+        task,
+    }
 }
 
 /// What must run, from entries that name known profiles. Wrong ports, topics and profiles are found here.
@@ -150,17 +180,17 @@ pub(super) fn wanted(
         if let Link::Serial { port, silence } = &device.link {
             let settings = serial_settings(device, port, *silence, catalog);
             let settings = settings.map_err(|why| config.device_error(&device.name, why))?;
-            wanted.insert(format!("serial {}", device.name), Made::Serial(settings));
+            wanted.insert(format!("serial {}", device.name), Made::Serial(Box::new(settings)));
         }
     }
     #[cfg(feature = "ble")]
     if let Some(settings) = ble_settings(config, catalog)? {
-        wanted.insert("bluetooth".to_owned(), Made::Ble(settings));
+        wanted.insert("bluetooth".to_owned(), Made::Ble(Box::new(settings)));
     }
     for broker in &config.brokers {
         let settings = broker_settings(broker, config, gateway_id)?;
         if !settings.devices.is_empty() {
-            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(settings));
+            wanted.insert(format!("mqtt {}", broker.name), Made::Mqtt(Box::new(settings)));
         }
     }
     Ok(wanted)
@@ -175,7 +205,10 @@ fn ble_settings(config: &Config, catalog: &Catalog) -> Result<Option<BleSettings
         let error = |why: String| config.device_error(&device.name, why);
         let profile = catalog.profile(&device.name).ok_or_else(|| error("has no profile".into()))?;
         let plan = plan(profile).ok_or_else(|| {
-            error(format!("found profile = \"{}\", which is not for Bluetooth; see `biogate profiles list`", device.profile))
+            error(format!(
+                "found profile = \"{}\", which is not for Bluetooth; see `biogate profiles list`",
+                device.profile
+            ))
         })?;
         devices.push(BleDevice {
             device: device.name.clone(),
@@ -209,10 +242,12 @@ fn plan(profile: &Profile) -> Option<Plan> {
     if profile.matches().serial || profile.matches().mqtt {
         return None;
     }
-    let channels = profile.channels().filter(|(_, get)| *get != Get::Comes);
+    let channels = profile.channels().filter(|channel| channel.get != Get::Comes);
     Some(Plan {
         element: profile.matches().element.clone(),
-        channels: channels.map(|(name, get)| Wanted { name: name.clone(), get, every: None, emits: true }).collect(),
+        channels: channels
+            .map(|ChannelSpec { name, get, every, emits }| Wanted { name: name.clone(), get, every, emits })
+            .collect(),
         link: profile.link().clone(),
     })
 }

@@ -1,7 +1,7 @@
 //! The shipped profiles, inside the program.
 
 /// File name and text of each.
-pub const FILES: [(&str, &str); 36] = [
+pub const FILES: [(&str, &str); 38] = [
     ("berry-bm1000.toml", include_str!("../../device-profiles/berry-bm1000.toml")),
     ("blue-maestro-tempo-disc.toml", include_str!("../../device-profiles/blue-maestro-tempo-disc.toml")),
     ("bluetooth-battery.toml", include_str!("../../device-profiles/bluetooth-battery.toml")),
@@ -21,6 +21,7 @@ pub const FILES: [(&str, &str); 36] = [
     ("contec-cms50dplus.toml", include_str!("../../device-profiles/contec-cms50dplus.toml")),
     ("ds18b20.toml", include_str!("../../device-profiles/ds18b20.toml")),
     ("govee-h5074.toml", include_str!("../../device-profiles/govee-h5074.toml")),
+    ("hplus-band.toml", include_str!("../../device-profiles/hplus-band.toml")),
     ("infinitime-steps.toml", include_str!("../../device-profiles/infinitime-steps.toml")),
     ("jumper-jpd-500f.toml", include_str!("../../device-profiles/jumper-jpd-500f.toml")),
     ("mqtt-step-counter.toml", include_str!("../../device-profiles/mqtt-step-counter.toml")),
@@ -34,10 +35,11 @@ pub const FILES: [(&str, &str); 36] = [
     ("ruuvi-tag.toml", include_str!("../../device-profiles/ruuvi-tag.toml")),
     ("sensirion-sht4x-gadget.toml", include_str!("../../device-profiles/sensirion-sht4x-gadget.toml")),
     ("serial-vitals-line.toml", include_str!("../../device-profiles/serial-vitals-line.toml")),
+    ("xiaomi-mi-band-advertisement.toml", include_str!("../../device-profiles/xiaomi-mi-band-advertisement.toml")),
     ("xiaomi-mi-band-heart-rate.toml", include_str!("../../device-profiles/xiaomi-mi-band-heart-rate.toml")),
-    ("xiaomi-mi-band-steps.toml", include_str!("../../device-profiles/xiaomi-mi-band-steps.toml")),
     ("xiaomi-mi-scale-2.toml", include_str!("../../device-profiles/xiaomi-mi-scale-2.toml")),
     ("xiaomi-mi-scale.toml", include_str!("../../device-profiles/xiaomi-mi-scale.toml")),
+    ("xiaomi-mibeacon.toml", include_str!("../../device-profiles/xiaomi-mibeacon.toml")),
     ("xiaomi-thermometer-atc1441.toml", include_str!("../../device-profiles/xiaomi-thermometer-atc1441.toml")),
     ("xiaomi-thermometer-pvvx.toml", include_str!("../../device-profiles/xiaomi-thermometer-pvvx.toml")),
     ("xoss-x2.toml", include_str!("../../device-profiles/xoss-x2.toml")),

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use crate::observation::Value;
 use crate::reading::{Channel as Heard, Reading};
 
-use super::decode::{FieldSpan, State, decode};
+use super::decode::{Decoded, FieldSpan, Secrets, State, decode};
+use super::decrypt::Key;
 use super::emit::{Context, field};
 use super::error::near;
-use super::memory::DeviceMemory;
+use super::memory::{DeviceMemory, Follows};
 use super::plausible::Limits;
 use super::profile::{Profile, ProfileSet};
 use super::{Fault, FaultKind, Interpretation};
@@ -30,12 +31,24 @@ pub struct EntryBinding {
     pub profile: String,
     /// Overrides the component of the profile's emits (for a thermometer worn on the skin, say).
     pub component: Option<Arc<str>>,
+    /// The device's key, where its frames are encrypted.
+    pub key: Option<Key>,
 }
 
 #[derive(Debug)]
 struct Bound {
     profile: Arc<Profile>,
     component: Option<Arc<str>>,
+    key: Option<Key>,
+}
+
+/// What a device entry adds to its profile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Entry<'a> {
+    /// Overrides the component of the profile's emits.
+    pub(super) component: Option<&'a Arc<str>>,
+    /// The device's key.
+    pub(super) key: Option<&'a Key>,
 }
 
 /// A device entry that names no known profile.
@@ -57,6 +70,8 @@ pub struct Explained {
     pub interpretation: Interpretation,
     /// In the order of reading.
     pub spans: Vec<FieldSpan>,
+    /// The frame that the spans mean, where it is not the reading's bytes: decrypted.
+    pub plain: Option<Vec<u8>>,
 }
 
 impl Catalog {
@@ -68,7 +83,7 @@ impl Catalog {
                 let hint = UnknownProfile::hint(&binding.profile, profiles);
                 return Err(UnknownProfile { entry: binding.entry.to_string(), profile: binding.profile, hint });
             };
-            let bound = Bound { profile: profile.clone(), component: binding.component };
+            let bound = Bound { profile: profile.clone(), component: binding.component, key: binding.key };
             entries.insert(binding.entry, bound);
         }
         Ok(Catalog { entries, limits })
@@ -99,8 +114,8 @@ impl Catalog {
         let Some(bound) = self.entries.get(&reading.entry) else {
             return refused("entry", format!("no device entry is called \"{}\"", reading.entry));
         };
-        let component = bound.component.as_ref();
-        interpret_with(&bound.profile, component, &self.limits, reading, number, memory, explain)
+        let entry = Entry { component: bound.component.as_ref(), key: bound.key.as_ref() };
+        interpret_with(&bound.profile, entry, &self.limits, reading, number, memory, explain)
     }
 }
 
@@ -117,13 +132,16 @@ impl UnknownProfile {
 
 fn refused(field: &str, message: String) -> Explained {
     let fault = Fault { kind: FaultKind::Refused, field: field.to_owned(), message };
-    Explained { interpretation: Interpretation { faults: vec![fault], ..Interpretation::default() }, spans: Vec::new() }
+    Explained {
+        interpretation: Interpretation { faults: vec![fault], ..Interpretation::default() },
+        ..Explained::default()
+    }
 }
 
 /// Interprets a reading by this profile.
 pub(super) fn interpret_with(
     profile: &Profile,
-    component: Option<&Arc<str>>,
+    entry: Entry<'_>,
     limits: &Limits,
     reading: &Reading,
     number: u64,
@@ -141,10 +159,22 @@ pub(super) fn interpret_with(
         return refused("channel", message);
     };
     memory.enter(&profile.key);
-    let mut decoded = decode(channel, &reading.bytes, explain);
+    let address = match &reading.channel {
+        Heard::Advertisement { address, .. } => Some(&**address),
+        Heard::Gatt(_) | Heard::Frame | Heard::Message { .. } => None,
+    };
+    let mut decoded = decode(channel, &reading.bytes, Secrets { key: entry.key, address }, explain);
     let mut out = Interpretation::default();
-    let usable = decoded.fault.as_ref().is_none_or(|fault| fault.kind == FaultKind::Stopped);
-    if usable {
+    if let Some(counter) = decoded.counter.filter(|_| decoded.fault.is_none() || stopped(&decoded)) {
+        match memory.follow(counter) {
+            Follows::Newer => out.memory_changed = true,
+            Follows::Same => out.duplicate = true,
+            Follows::Fell { last } => decoded.fault = Some(Box::new(replayed(counter, last))),
+        }
+    }
+    let usable = decoded.fault.is_none() || stopped(&decoded);
+    if usable && !out.duplicate {
+        let component = entry.component;
         let context = Context { profile, channel, reading, number, component, limits, explain };
         context.all(&decoded, memory, &mut out);
     }
@@ -163,7 +193,18 @@ pub(super) fn interpret_with(
             }
         }
     }
-    Explained { interpretation: out, spans: decoded.spans }
+    Explained { interpretation: out, spans: decoded.spans, plain: decoded.plain }
+}
+
+/// Reading stopped half-way, and what came before counts.
+fn stopped(decoded: &Decoded) -> bool {
+    decoded.fault.as_ref().is_some_and(|fault| fault.kind == FaultKind::Stopped)
+}
+
+fn replayed(counter: u32, last: u32) -> Fault {
+    let message =
+        format!("its counter is {counter} and was {last} before: an old frame is sent again, perhaps by somebody else");
+    Fault { kind: FaultKind::Refused, field: "replay".to_owned(), message }
 }
 
 fn known_or_null(value: Value) -> Value {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::reading::Element;
 
+use super::bluetooth;
 use super::compile_emit;
 use super::compile_link;
 use super::compile_row::Scope;
@@ -16,6 +17,9 @@ use super::step::{Act, Channel, Layout, Step, TemplatePart};
 
 /// The version of the profile language that this program reads.
 const SCHEMA: u32 = 1;
+
+/// A characteristic is polled so often, unless the profile says otherwise.
+const POLL_EVERY: Duration = Duration::from_secs(60);
 
 /// Twins are this far apart at most, unless the profile says otherwise.
 const SAME_WITHIN: Duration = Duration::from_secs(4);
@@ -96,7 +100,7 @@ fn remember(table: &ChannelTable, context: &mut Vec<Arc<str>>) {
 
 fn matches(table: &MatchTable) -> Result<Match, Wrong> {
     let element = match (&table.ble_service_data, &table.ble_manufacturer) {
-        (Some(uuid), None) => Some(Element::ServiceData(uuid.to_ascii_lowercase().into())),
+        (Some(uuid), None) => Some(Element::ServiceData(bluetooth::named("ble_service_data", uuid)?.into())),
         (None, Some(id)) => {
             let number = u16::from_str_radix(id, 16).ok().filter(|_| id.len() == 4);
             let wrong =
@@ -115,8 +119,9 @@ fn matches(table: &MatchTable) -> Result<Match, Wrong> {
             "write what claims a reading, as { ble_service = \"180d\" } or { serial = true }",
         ));
     }
+    let service = table.ble_service.as_ref().map(|uuid| bluetooth::named("ble_service", uuid)).transpose()?;
     Ok(Match {
-        ble_service: table.ble_service.as_ref().map(|uuid| uuid.to_ascii_lowercase().into()),
+        ble_service: service.map(Into::into),
         element,
         name: table.name.as_deref().map(Arc::from),
         serial: table.serial,
@@ -125,12 +130,26 @@ fn matches(table: &MatchTable) -> Result<Match, Wrong> {
 }
 
 fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Result<Channel, Wrong> {
+    let name = bluetooth::channel(&table.name).ok_or_else(|| {
+        let expected = "frame, advertisement, message or a characteristic: \"2a37\", 128 bits with hyphens, \"2a6e#2\" for the second";
+        Wrong::new(format!("name = {:?}", table.name), expected)
+    })?;
+    if table.every.is_some() && table.get != Some(GetName::Poll) {
+        return Err(Wrong::new(
+            "every in a channel without get = \"poll\"",
+            "only what is polled has a time between two reads",
+        ));
+    }
     let format = layout(table.format.as_ref())?;
     let mut scope = Scope::new(format != Layout::Binary, template_names(&format));
     let mut steps: Vec<Step> = Vec::new();
     for row in &table.fields {
         let step = scope.step(row.get_ref(), &table.objects).map_err(|wrong| wrong.at(row.span()))?;
         steps.push(step);
+    }
+    let recipes = steps.iter().filter(|step| matches!(step.act, Act::Decrypt(_))).count();
+    if recipes > 1 {
+        return Err(Wrong::new(format!("{recipes} rows of type decrypt"), "one, as the whole rest is encrypted"));
     }
     let reads_objects = steps.iter().any(|step| matches!(step.act, Act::Objects(_)));
     if !reads_objects && let Some(row) = table.objects.first() {
@@ -155,8 +174,9 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
         Vec::new()
     };
     Ok(Channel {
-        name: table.name.to_ascii_lowercase().into(),
+        name: name.into(),
         get: table.get,
+        every: table.every.map_or(POLL_EVERY, |span| span.0),
         format,
         steps,
         emits,
@@ -166,6 +186,7 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
         strict_end: !framing.is_some_and(|frame| matches!(frame.cut, Cut::Fixed { .. })),
         same_if: named(file.same_if.as_ref()),
         identity: named(file.identity.as_ref()),
+        stored: table.get == Some(GetName::Indicate) || profile.link.records.is_some(),
         remembered,
         good_examples: table.examples.iter().filter(|row| row.get_ref().refuse.is_none()).count(),
         refused_examples: table.examples.iter().filter(|row| row.get_ref().refuse.is_some()).count(),

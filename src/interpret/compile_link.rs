@@ -1,14 +1,18 @@
 //! The tables `link` and `frame` to the plain data that sources use.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
+use super::bluetooth;
 use super::error::{Wrong, near};
 use super::file_link::{
-    ChecksumTable, FlowName, FrameTable, LengthName, LinkTable, OrderName, ParityName, SendTable, UnpackName,
+    ChecksumTable, FlowName, FrameTable, LengthName, LinkTable, OrderName, ParityName, RecordsTable, SendTable,
+    UnpackName,
 };
 use super::link::{
     BitAt, ChecksumKind, ChecksumSpec, Cut, Flow, FrameSpec, Gather, LengthField, LengthKind, LinkSpec, Parity,
-    Repeated, SyncByte, Unpack,
+    RecordsSpec, Repeated, SyncByte, Unpack,
 };
 
 /// The longest frame, unless the profile says otherwise.
@@ -40,9 +44,26 @@ pub(super) fn link(table: Option<&LinkTable>) -> Result<LinkSpec, Wrong> {
         init: table.init.iter().map(|hex| Bytes::from(hex.0.clone())).collect(),
         keepalive: table.keepalive.as_ref().map(repeated),
         poll: table.poll.as_ref().map(repeated),
-        write_to: None,
-        set_clock: table.set_clock.as_deref().map(Into::into),
-        records: table.records.as_ref().map(|records| records.control.as_str().into()),
+        set_clock: characteristic("set_clock", table.set_clock.as_deref())?,
+        records: table.records.as_ref().map(records).transpose()?,
+        write_to: characteristic("write_to", table.write_to.as_deref())?,
+    })
+}
+
+fn characteristic(key: &str, text: Option<&str>) -> Result<Option<Arc<str>>, Wrong> {
+    text.map(|text| bluetooth::named(key, text).map(Into::into)).transpose()
+}
+
+fn records(table: &RecordsTable) -> Result<RecordsSpec, Wrong> {
+    if table.erase && table.sequence_at.is_none() {
+        let expected =
+            "write where a record's number stands, as sequence_at = 1: only records that are durable are erased";
+        return Err(Wrong::new("erase without sequence_at", expected));
+    }
+    Ok(RecordsSpec {
+        control: bluetooth::named("control", &table.control)?.into(),
+        erase: table.erase,
+        sequence_at: table.sequence_at.map(usize::from),
     })
 }
 

@@ -9,7 +9,7 @@ use super::error::{Wrong, near};
 use super::file::{FieldRow, UnknownName};
 use super::kind::{Kind, unsigned};
 use super::notation::{At, Condition, Count};
-use super::step::{Act, Field, Length, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test};
+use super::step::{Act, Decrypt, Field, Length, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test};
 
 /// The longest repeat that a profile may fix.
 const MOST_REPEATS: u32 = 4_096;
@@ -74,11 +74,21 @@ impl Scope {
                 let recipe = row.recipe.ok_or_else(|| {
                     Wrong::new("decrypt without recipe", "write recipe = \"bthome-v2\" or \"mibeacon\"")
                 })?;
-                Act::Decrypt(recipe)
+                if self.text {
+                    return Err(Wrong::new("decrypt in a text", "only bytes are encrypted"));
+                }
+                Act::Decrypt(Decrypt { recipe, mac: self.mac() })
             }
             _ => Act::Field(self.field(row, false)?),
         };
         Ok(Step { only_if, unless, act })
+    }
+
+    /// The field of the sender's address: `mac`, of type mac_reversed.
+    fn mac(&self) -> Option<SlotId> {
+        let slot = self.slot("mac")?;
+        let mut rows = self.rows.iter().filter(|row| row.slot == slot);
+        rows.all(|row| row.kind == Some(Kind::MacReversed)).then_some(slot)
     }
 
     fn objects(&mut self, row: &FieldRow, objects: &[Spanned<FieldRow>]) -> Result<Act, Wrong> {

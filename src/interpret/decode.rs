@@ -1,17 +1,22 @@
 //! Runs a channel's steps over one frame: bytes to fields. Total; the work is bounded by the frame's length.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::observation::Value;
 
-use super::file::{RecipeName, UnknownName};
+use super::file::UnknownName;
 use super::kind::Kind;
 use super::message::{self, Parts};
 use super::read::{self, Raw};
 use super::step::{Act, Channel, Field, Length, Objects, Piece, PieceFrom, Repeat, RowId, SlotId, Source, Step, Test};
 use super::work::{equals, finish, names_missing};
 use super::{Fault, FaultKind};
+
+mod sealed;
+
+pub(super) use sealed::Secrets;
 
 /// A field's place while a frame is read.
 #[derive(Debug, Clone)]
@@ -54,10 +59,16 @@ pub(super) struct Decoded {
     /// Refused, stopped or without a key.
     pub(super) fault: Option<Box<Fault>>,
     pub(super) spans: Vec<FieldSpan>,
+    /// The frame with plain bytes where it was encrypted.
+    pub(super) plain: Option<Vec<u8>>,
+    /// The counter of an encrypted frame, known to be the device's.
+    pub(super) counter: Option<u32>,
 }
 
 struct Run<'a> {
-    bytes: &'a [u8],
+    bytes: Cow<'a, [u8]>,
+    secrets: Secrets<'a>,
+    counter: Option<u32>,
     parts: Option<Parts>,
     cursor: usize,
     /// Sequential reading ends here.
@@ -71,9 +82,11 @@ struct Run<'a> {
 }
 
 /// Reads one frame; `explain` also notes where each field stands.
-pub(super) fn decode(channel: &Channel, bytes: &[u8], explain: bool) -> Decoded {
+pub(super) fn decode(channel: &Channel, bytes: &[u8], secrets: Secrets<'_>, explain: bool) -> Decoded {
     let mut run = Run {
-        bytes,
+        bytes: Cow::Borrowed(bytes),
+        secrets,
+        counter: None,
         parts: None,
         cursor: 0,
         end: bytes.len().saturating_sub(channel.trailer),
@@ -85,7 +98,12 @@ pub(super) fn decode(channel: &Channel, bytes: &[u8], explain: bool) -> Decoded 
         spans: explain.then(Vec::new),
     };
     let fault = run.all(channel).err();
-    Decoded { slots: run.slots, more: run.more, fault, spans: run.spans.unwrap_or_default() }
+    let plain = match run.bytes {
+        Cow::Owned(bytes) => Some(bytes),
+        Cow::Borrowed(_) => None,
+    };
+    let (spans, counter) = (run.spans.unwrap_or_default(), run.counter);
+    Decoded { slots: run.slots, more: run.more, fault, spans, plain, counter }
 }
 
 /// The frame is refused because of this field.
@@ -95,7 +113,7 @@ fn refused(field: &str, message: String) -> Box<Fault> {
 
 impl Run<'_> {
     fn all(&mut self, channel: &Channel) -> Result<(), Box<Fault>> {
-        self.parts = message::parse(&channel.format, self.bytes).map_err(|(what, why)| refused(what, why))?;
+        self.parts = message::parse(&channel.format, &self.bytes).map_err(|(what, why)| refused(what, why))?;
         if self.parts.is_some() && !self.knows_any(&channel.steps) {
             return Err(refused("nothing known", "nothing known: none of the profile's fields is in it".to_owned()));
         }
@@ -103,12 +121,15 @@ impl Run<'_> {
             let wanted = step.only_if.as_ref().is_none_or(|test| self.holds(test))
                 && !step.unless.as_ref().is_some_and(|test| self.holds(test));
             if !wanted {
+                if let Act::Decrypt(_) = step.act {
+                    self.left_plain()?;
+                }
                 continue;
             }
             match &step.act {
                 Act::Field(field) => self.field(field)?,
                 Act::Objects(objects) => self.objects(objects)?,
-                Act::Decrypt(recipe) => return Err(no_key(*recipe)),
+                Act::Decrypt(decrypt) => self.decrypt(decrypt)?,
             }
         }
         let left = self.end.saturating_sub(self.covered);
@@ -339,15 +360,6 @@ impl Run<'_> {
 fn place(range: &Range<usize>) -> (u32, u32) {
     let narrow = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
     (narrow(range.start), narrow(range.end))
-}
-
-fn no_key(recipe: RecipeName) -> Box<Fault> {
-    let recipe = match recipe {
-        RecipeName::BthomeV2 => "bthome-v2",
-        RecipeName::MiBeacon => "mibeacon",
-    };
-    let message = format!("no key: the frame is encrypted ({recipe}) and the device entry has no key");
-    Box::new(Fault { kind: FaultKind::NoKey, field: "no key".to_owned(), message })
 }
 
 /// Whether a condition holds.

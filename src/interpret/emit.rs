@@ -41,6 +41,9 @@ impl Context<'_> {
             }
         }
         let identity = self.identity(decoded, memory, out);
+        if out.duplicate {
+            return;
+        }
         let mut index = 0;
         for emit in &self.channel.emits {
             self.emit(emit, decoded, identity.as_ref(), &mut index, memory, out);
@@ -118,15 +121,16 @@ impl Context<'_> {
         if slots.clone().all(|slot| slot.state == State::Absent) {
             return false;
         }
-        let mut key = self.channel.name.as_bytes().to_vec();
+        let mut key = self.reading.channel.name().as_bytes().to_vec();
         for slot in slots {
             key.push(0);
-            key.extend(self.raw_bytes(slot));
+            key.extend(self.raw_bytes(slot, decoded));
         }
         memory.is_twin(key, self.reading.heard, self.profile.same_within)
     }
 
-    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there.
+    /// Reset count and raw bytes of the fields that make the reading unique for ever, if all are there. A stored record
+    /// that came before is a duplicate; as records come in any order, a fall among them is no reset.
     fn identity(
         &self,
         decoded: &Decoded,
@@ -139,15 +143,22 @@ impl Context<'_> {
         if !known || self.profile.identity_needs_clock && !memory.clock_checked() {
             return None;
         }
+        let raw = || slots().flat_map(|slot| self.raw_bytes(slot, decoded)).collect();
+        if self.channel.stored {
+            out.duplicate = memory.is_known_record(self.reading.channel.name(), &self.reading.bytes);
+            out.memory_changed |= !out.duplicate;
+            return Some((memory.resets(), raw()));
+        }
         let (resets, changed) = memory.resets_after(slots().map(|slot| slot.raw).collect());
         out.memory_changed |= changed;
-        Some((resets, slots().flat_map(|slot| self.raw_bytes(slot)).collect()))
+        Some((resets, raw()))
     }
 
     /// The bytes of a field as the device sent them; of a text or JSON its value.
-    fn raw_bytes(&self, slot: &Slot) -> Vec<u8> {
+    fn raw_bytes(&self, slot: &Slot, decoded: &Decoded) -> Vec<u8> {
         let (start, end) = (slot.at.0 as usize, slot.at.1 as usize);
-        match self.reading.bytes.get(start..end) {
+        let frame = decoded.plain.as_deref().unwrap_or(&self.reading.bytes);
+        match frame.get(start..end) {
             Some(bytes) if !bytes.is_empty() => bytes.to_vec(),
             _ => super::work::shown(&slot.value).into_bytes(),
         }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::observation::Value;
 use crate::reading::{BootId, Channel as Heard, Element, Heard as Moment, Reading};
 
-use super::catalog::{Explained, interpret_with};
+use super::bluetooth;
+use super::catalog::{Entry, Explained, interpret_with};
+use super::decrypt::{self, Key};
 use super::error::Wrong;
 use super::file::{ExampleRow, ProfileFile};
 use super::frame::readings_of;
@@ -23,7 +25,7 @@ const APART_MS: u64 = 10_000;
 
 pub(super) fn run_all(profile: &Profile, file: &ProfileFile) -> Result<(), Wrong> {
     for channel in &file.channel {
-        let name = channel.get_ref().name.to_ascii_lowercase();
+        let name = bluetooth::channel(&channel.get_ref().name).unwrap_or_default();
         for (at, row) in channel.get_ref().examples.iter().enumerate() {
             run(profile, &name, row.get_ref()).map_err(|wrong| {
                 let found = format!("example {} of {name}: {}", at + 1, wrong.found);
@@ -47,7 +49,14 @@ fn frames(row: &ExampleRow) -> Result<Vec<Bytes>, Wrong> {
 }
 
 fn run(profile: &Profile, channel: &str, row: &ExampleRow) -> Result<(), Wrong> {
-    let (events, last) = interpret(profile, channel, frames(row)?);
+    let key = row.key.as_deref().map(Key::parse).transpose();
+    let key = key.map_err(|why| Wrong::new("key", why))?;
+    let address = row.mac.as_deref().unwrap_or("00:00:00:00:00:00");
+    if decrypt::mac(address).is_none() {
+        return Err(Wrong::new(format!("mac = {address:?}"), "six bytes, as \"A0:9E:1A:00:11:22\""));
+    }
+    let entry = Entry { component: None, key: key.as_ref() };
+    let (events, last) = interpret(profile, channel, entry, address, frames(row)?);
     let fault = last.faults.iter().find(|fault| fault.kind != FaultKind::Implausible);
     let expected_fault = match (&row.refuse, &row.stopped) {
         (Some(field), None) => Some((field, "refuse")),
@@ -56,7 +65,8 @@ fn run(profile: &Profile, channel: &str, row: &ExampleRow) -> Result<(), Wrong> 
         (Some(_), Some(_)) => return Err(Wrong::new("refuse and stopped", "write one of them")),
     };
     compare_fault(fault, expected_fault)?;
-    if row.refuse.is_some() && !events.is_empty() {
+    // Frames before the refused one may make events; then the row says which.
+    if row.refuse.is_some() && row.events.is_none() && !events.is_empty() {
         return Err(Wrong::new(format!("events {}", list(&events)), "no event of a refused frame"));
     }
     if let Some(expected) = &row.events {
@@ -77,7 +87,13 @@ fn run(profile: &Profile, channel: &str, row: &ExampleRow) -> Result<(), Wrong> 
 type Found = (&'static str, f64);
 
 /// Interprets the frames in order with a fresh memory: the events of all, and what the last one said.
-fn interpret(profile: &Profile, channel: &str, frames: Vec<Bytes>) -> (Vec<Found>, Interpretation) {
+fn interpret(
+    profile: &Profile,
+    channel: &str,
+    entry: Entry<'_>,
+    address: &str,
+    frames: Vec<Bytes>,
+) -> (Vec<Found>, Interpretation) {
     let mut memory = DeviceMemory::default();
     let mut events = Vec::new();
     let mut last = Interpretation::default();
@@ -85,9 +101,9 @@ fn interpret(profile: &Profile, channel: &str, frames: Vec<Bytes>) -> (Vec<Found
     for (at, bytes) in readings_of(framing, frames).into_iter().enumerate() {
         last = match bytes {
             Ok(bytes) => {
-                let reading = reading(profile, channel, bytes, at as u64 * APART_MS);
+                let reading = reading(profile, channel, address, bytes, at as u64 * APART_MS);
                 let Explained { interpretation, .. } =
-                    interpret_with(profile, None, &Limits::default(), &reading, at as u64, &mut memory, true);
+                    interpret_with(profile, entry, &Limits::default(), &reading, at as u64, &mut memory, true);
                 interpretation
             }
             Err(fault) => Interpretation { faults: vec![fault.into()], ..Interpretation::default() },
@@ -102,13 +118,13 @@ fn interpret(profile: &Profile, channel: &str, frames: Vec<Bytes>) -> (Vec<Found
 }
 
 /// A reading of this channel, as a source would bring it.
-pub(super) fn reading(profile: &Profile, channel: &str, bytes: Bytes, ms: u64) -> Reading {
+fn reading(profile: &Profile, channel: &str, address: &str, bytes: Bytes, ms: u64) -> Reading {
     let channel = match channel {
         "frame" => Heard::Frame,
         "message" => Heard::Message { topic: "example".into() },
         "advertisement" => {
             let element = profile.matches.element.clone().unwrap_or_else(|| Element::ServiceData("".into()));
-            Heard::Advertisement { address: "00:00:00:00:00:00".into(), element }
+            Heard::Advertisement { address: address.into(), element }
         }
         characteristic => Heard::Gatt(characteristic.into()),
     };

@@ -73,10 +73,12 @@ pub struct MatchTable {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChannelTable {
-    /// A characteristic (`2a37`), `frame`, `advertisement` or `message`.
+    /// A characteristic (`2a37`; `2a6e#2` for the second one of that UUID on the device), `frame`, `advertisement` or `message`.
     pub name: String,
     /// How the bytes are got: notify, indicate, read_once or poll.
     pub get: Option<GetName>,
+    /// With `get = "poll"`: the time between two reads; 1 min unless said.
+    pub every: Option<Span>,
     /// What the bytes are; binary unless said.
     pub format: Option<Format>,
     /// What is read, in order.
@@ -286,6 +288,10 @@ pub struct ExampleRow {
     pub hex: Option<Texts>,
     /// The frame as text, or several.
     pub text: Option<Texts>,
+    /// Encrypted frames: the device's key, 32 hexadecimal digits. Published ones only.
+    pub key: Option<String>,
+    /// Advertisements: the sender's address, as `"A0:9E:1A:00:11:22"`.
+    pub mac: Option<String>,
     /// Exactly these events, in order, of all frames together: `{ heart_rate = 72 }`, value in the type's unit.
     pub events: Option<Vec<BTreeMap<String, f64>>>,
     /// These fields of the last frame have these values; others may be there.

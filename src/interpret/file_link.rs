@@ -22,6 +22,8 @@ pub struct LinkTable {
     pub keepalive: Option<SendTable>,
     /// Sent while the line is open; the device answers each.
     pub poll: Option<SendTable>,
+    /// BLE: the characteristic to which `init`, `keepalive` and `poll` are written.
+    pub write_to: Option<String>,
     /// BLE: the characteristic to which the hub writes its clock.
     pub set_clock: Option<String>,
     /// BLE: the control point through which stored records are asked for.
@@ -72,6 +74,11 @@ pub struct SendTable {
 pub struct RecordsTable {
     /// The record access control point.
     pub control: String,
+    /// Records that are durable are erased on the device; needs `sequence_at`.
+    #[serde(default)]
+    pub erase: bool,
+    /// The byte of a record at which its number begins: two bytes, low first.
+    pub sequence_at: Option<u16>,
 }
 
 /// How a stream of bytes is cut into frames: exactly one of line, fixed, delimiter, header, cobs.

@@ -20,12 +20,23 @@ pub struct LinkSpec {
     pub keepalive: Option<Repeated>,
     /// Sent while the line is open; the device answers each.
     pub poll: Option<Repeated>,
-    /// BLE: the characteristic to which `init`, `keepalive` and `poll` are written.
-    pub write_to: Option<Arc<str>>,
     /// BLE: the characteristic to which the hub writes its clock.
     pub set_clock: Option<Arc<str>>,
-    /// BLE: the control point through which stored records are asked for.
-    pub records: Option<Arc<str>>,
+    /// BLE: stored records, where the device has them.
+    pub records: Option<RecordsSpec>,
+    /// BLE: the characteristic to which `init`, `keepalive` and `poll` are written.
+    pub write_to: Option<Arc<str>>,
+}
+
+/// How a device's stored records are asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordsSpec {
+    /// The record access control point.
+    pub control: Arc<str>,
+    /// Records that are durable are erased on the device; then `sequence_at` is there.
+    pub erase: bool,
+    /// The byte of a record at which its number begins: two bytes, low first.
+    pub sequence_at: Option<usize>,
 }
 
 /// Bytes that are sent again and again.

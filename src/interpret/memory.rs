@@ -10,14 +10,22 @@ use uuid::Uuid;
 use crate::observation::Value;
 use crate::reading::{BootId, Heard};
 
+use super::records::Records;
+
 /// How many readings are remembered to recognise twins; a bound, a device sends few of them within seconds.
 const TWINS: usize = 8;
 
-/// The version of the bytes that [`DeviceMemory::to_state`] makes.
+/// The version of the bytes that [`DeviceMemory::to_state`] makes for most devices.
 const STATE_VERSION: u8 = 1;
 
-/// What interpretation remembers of one device. Only what must outlive a restart (counter totals, reset counts) is in
-/// `to_state`; twins, `every` and context are not.
+/// The version that also has what only some devices need.
+const STATE_WITH_EXTRAS: u8 = 2;
+
+/// A counter below this may follow a larger one: the sensor has restarted.
+const RESTARTED_BELOW: u32 = 100;
+
+/// What interpretation remembers of one device. Only what must outlive a restart (counter totals, reset counts, the counter
+/// of encrypted frames, stored records, whether the clock was checked) is in `to_state`; twins, `every` and context are not.
 #[derive(Debug, Default)]
 pub struct DeviceMemory {
     /// The profile that context, twins and `every` belong to.
@@ -31,6 +39,24 @@ pub struct DeviceMemory {
     /// The newest sequence or clock.
     order: Vec<i64>,
     clock_checked: bool,
+    /// The newest counter of an encrypted frame.
+    sealed: Option<u32>,
+    /// Stored records that came before.
+    records: Records,
+}
+
+/// How the counter of an encrypted frame follows the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// It rose, or the sensor has restarted.
+    Newer,
+    /// The same frame, heard again.
+    Same,
+    /// An old frame.
+    Fell {
+        /// The newest counter.
+        last: u32,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -43,19 +69,39 @@ struct Counter {
 /// `(version, [(key, total, boot, ms)], resets, order)` as CBOR arrays.
 type State = (u8, Vec<(Arc<str>, f64, Cbor, u64)>, u64, Vec<i64>);
 
+/// As [`State`], with what only some devices need.
+type StateWithExtras = (u8, Vec<(Arc<str>, f64, Cbor, u64)>, u64, Vec<i64>, Extras);
+
+/// `(counter of encrypted frames, clock checked, hashes of stored records)`
+type Extras = (Option<u32>, bool, Vec<u64>);
+
 impl DeviceMemory {
     /// The part that must outlive a restart, as CBOR.
     pub fn to_state(&self) -> Vec<u8> {
         let boot = |boot: BootId| Cbor::Bytes(boot.0.as_bytes().to_vec());
         let counters = self.counters.iter().map(|c| (c.key.clone(), c.total, boot(c.heard.boot), c.heard.ms));
-        let state: State = (STATE_VERSION, counters.collect(), self.resets, self.order.clone());
+        let (counters, order) = (counters.collect(), self.order.clone());
+        let extras = (self.sealed, self.clock_checked, self.records.hashes());
         // Plain values into a Vec: nothing here can fail.
+        if extras == Extras::default() {
+            let state: State = (STATE_VERSION, counters, self.resets, order);
+            return serde_cbor::to_vec(&state).unwrap_or_default();
+        }
+        let state: StateWithExtras = (STATE_WITH_EXTRAS, counters, self.resets, order, extras);
         serde_cbor::to_vec(&state).unwrap_or_default()
     }
 
     /// Unreadable state is an empty memory.
     pub fn from_state(bytes: &[u8]) -> DeviceMemory {
-        let Ok((STATE_VERSION, counters, resets, order)) = serde_cbor::from_slice::<State>(bytes) else {
+        let plain = || serde_cbor::from_slice::<State>(bytes).ok().filter(|state| state.0 == STATE_VERSION);
+        let extended = || {
+            let state = serde_cbor::from_slice::<StateWithExtras>(bytes).ok()?;
+            (state.0 == STATE_WITH_EXTRAS).then_some(state)
+        };
+        let plain = plain().map(|(_, counters, resets, order)| (counters, resets, order, Extras::default()));
+        let known =
+            plain.or_else(|| extended().map(|(_, counters, resets, order, extras)| (counters, resets, order, extras)));
+        let Some((counters, resets, order, (sealed, clock_checked, records))) = known else {
             return DeviceMemory::default();
         };
         let counters = counters.into_iter().filter_map(|(key, total, boot, ms)| {
@@ -63,17 +109,38 @@ impl DeviceMemory {
             let heard = Heard { boot: BootId(Uuid::from_slice(&boot).ok()?), ms };
             total.is_finite().then_some(Counter { key, total, heard })
         });
-        DeviceMemory { counters: counters.collect(), resets, order, ..DeviceMemory::default() }
+        DeviceMemory {
+            counters: counters.collect(),
+            resets,
+            order,
+            sealed,
+            clock_checked,
+            records: Records::of(records),
+            ..DeviceMemory::default()
+        }
     }
 
-    /// Says whether the hub has set or checked the device's clock in this connection; an identity by the device's time
-    /// counts only then.
-    pub fn set_clock_checked(&mut self, checked: bool) {
-        self.clock_checked = checked;
+    /// Says that the hub has set or checked the device's clock: from then on an identity by the device's time counts.
+    /// `false` takes nothing back. Returns whether the persistent part changed.
+    pub fn set_clock_checked(&mut self, checked: bool) -> bool {
+        let changed = checked && !self.clock_checked;
+        self.clock_checked |= checked;
+        changed
     }
 
     pub(super) fn clock_checked(&self) -> bool {
         self.clock_checked
+    }
+
+    /// How an encrypted frame's counter follows the newest one; the newer one takes its place.
+    pub(super) fn follow(&mut self, counter: u32) -> Follows {
+        match self.sealed {
+            Some(last) if counter == last => return Follows::Same,
+            Some(last) if counter < last && counter >= RESTARTED_BELOW => return Follows::Fell { last },
+            Some(_) | None => {}
+        }
+        self.sealed = Some(counter);
+        Follows::Newer
     }
 
     /// Forgets what belongs to another profile.
@@ -136,6 +203,16 @@ impl DeviceMemory {
         Some(before)
     }
 
+    /// Whether a stored record came before; if not, it is remembered.
+    pub(super) fn is_known_record(&mut self, channel: &str, bytes: &[u8]) -> bool {
+        self.records.is_known(channel, bytes)
+    }
+
+    /// How often the device's sequence or clock was seen to fall back.
+    pub(super) fn resets(&self) -> u64 {
+        self.resets
+    }
+
     /// The reset count after this sequence or time, and whether the memory changed.
     pub(super) fn resets_after(&mut self, order: Vec<i64>) -> (u64, bool) {
         if order < self.order {
@@ -177,6 +254,21 @@ mod tests {
         assert_eq!(again.resets_after(vec![3]), (1, false));
         assert_eq!(again.recall(2), None);
         assert!(memory.to_state().len() < 64, "{} bytes", memory.to_state().len());
+    }
+
+    #[test]
+    fn counters_of_encrypted_frames_rise_and_outlive_a_restart() {
+        let mut memory = DeviceMemory::default();
+        let before = memory.to_state();
+        assert_eq!(memory.follow(4_000), Follows::Newer);
+        assert_eq!(memory.follow(4_000), Follows::Same);
+        assert_eq!(memory.follow(3_999), Follows::Fell { last: 4_000 });
+        let mut again = DeviceMemory::from_state(&memory.to_state());
+        assert_eq!(again.follow(3_999), Follows::Fell { last: 4_000 });
+        assert_eq!(again.follow(99), Follows::Newer);
+        assert_eq!(again.follow(100), Follows::Newer);
+        assert_eq!(before, b"\x84\x01\x80\x00\x80", "a device without such frames keeps the state it had");
+        assert_eq!(DeviceMemory::from_state(&before).follow(7), Follows::Newer);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! steps of `step`, proven by its own examples (`example`), and run on each frame (`decode`, `emit`).
 //! Interpretation never fails as a whole: values and faults both come back.
 
+pub mod bluetooth;
 pub mod builtin;
 pub mod catalog;
 mod compile;
@@ -13,6 +14,7 @@ mod compile_row;
 mod compile_work;
 mod counter;
 pub mod decode;
+pub mod decrypt;
 mod emit;
 pub mod error;
 mod example;
@@ -27,6 +29,7 @@ pub mod notation;
 pub mod plausible;
 pub mod profile;
 mod read;
+mod records;
 #[cfg(test)]
 mod schema;
 mod step;

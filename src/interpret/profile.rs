@@ -9,7 +9,7 @@ use crate::reading::Element;
 use super::error::{ProfileError, Wrong};
 use super::file::{GetName, ProfileFile};
 use super::link::{FrameSpec, LinkSpec};
-use super::step::Channel;
+use super::step::{Act, Channel};
 use super::{builtin, compile, example};
 
 /// A device profile, ready to interpret.
@@ -58,6 +58,19 @@ pub enum Get {
     Poll,
     /// Frames, advertisements and messages come by themselves.
     Comes,
+}
+
+/// A channel as sources see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelSpec<'a> {
+    /// A characteristic (`2a37`; `2a6e#2` is the second one of its UUID), `frame`, `advertisement` or `message`.
+    pub name: &'a Arc<str>,
+    /// How its bytes are got.
+    pub get: Get,
+    /// The time between two reads of what is polled.
+    pub every: Duration,
+    /// Whether events come of it, and not only context.
+    pub emits: bool,
 }
 
 impl Profile {
@@ -110,8 +123,14 @@ impl Profile {
         self.frame.as_ref()
     }
 
+    /// Whether it reads encrypted frames, so that a device entry may have a key.
+    pub fn decrypts(&self) -> bool {
+        let steps = self.channels.iter().flat_map(|channel| &channel.steps);
+        steps.into_iter().any(|step| matches!(step.act, Act::Decrypt(_)))
+    }
+
     /// Its channels and how their bytes are got.
-    pub fn channels(&self) -> impl Iterator<Item = (&Arc<str>, Get)> {
+    pub fn channels(&self) -> impl Iterator<Item = ChannelSpec<'_>> {
         self.channels.iter().map(|channel| {
             let get = match channel.get {
                 Some(GetName::Notify) => Get::Notify,
@@ -120,7 +139,7 @@ impl Profile {
                 Some(GetName::Poll) => Get::Poll,
                 None => Get::Comes,
             };
-            (&channel.name, get)
+            ChannelSpec { name: &channel.name, get, every: channel.every, emits: !channel.emits.is_empty() }
         })
     }
 
@@ -141,7 +160,9 @@ impl Profile {
     }
 
     pub(super) fn channel(&self, name: &str) -> Option<&Channel> {
-        self.channels.iter().find(|channel| &*channel.name == name)
+        let find = |name: &str| self.channels.iter().find(|channel| &*channel.name == name);
+        // A further characteristic of the same UUID is read as the first where no channel claims it.
+        find(name).or_else(|| find(name.split_once('#')?.0))
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) type RowId = u16;
 pub(super) struct Channel {
     pub(super) name: Arc<str>,
     pub(super) get: Option<GetName>,
+    /// The time between two reads of what is polled.
+    pub(super) every: Duration,
     pub(super) format: Layout,
     /// Names of the slots.
     pub(super) slots: Vec<Arc<str>>,
@@ -33,6 +35,8 @@ pub(super) struct Channel {
     pub(super) same_if: Vec<SlotId>,
     /// Slots that make the reading unique for ever.
     pub(super) identity: Vec<SlotId>,
+    /// Its readings are stored records: they come again and in any order.
+    pub(super) stored: bool,
     /// Slots that are remembered for the device, with their place in its context.
     pub(super) remembered: Vec<(SlotId, u16)>,
     /// Only the number of examples is needed after loading.
@@ -75,7 +79,15 @@ pub(super) enum Test {
 pub(super) enum Act {
     Field(Field),
     Objects(Objects),
-    Decrypt(RecipeName),
+    Decrypt(Decrypt),
+}
+
+/// Replaces the encrypted rest of the frame.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decrypt {
+    pub(super) recipe: RecipeName,
+    /// The field `mac`, where the frame may carry the sender's address.
+    pub(super) mac: Option<SlotId>,
 }
 
 /// Tag-value rows to the end.

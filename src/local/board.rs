@@ -64,7 +64,10 @@ impl Board {
     /// What is near, the strongest first.
     #[cfg(feature = "ble")]
     pub fn near(&self) -> Vec<Near> {
-        self.nearby.lock().unwrap_or_else(PoisonError::into_inner).snapshot(tokio::time::Instant::now())
+        let now = tokio::time::Instant::now();
+        let mut nearby = self.nearby.lock().unwrap_or_else(PoisonError::into_inner);
+        nearby.ask_for(now);
+        nearby.snapshot(now)
     }
 
     /// The oldest kept rows, as they would be rendered now. Nothing moves by it.

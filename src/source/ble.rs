@@ -2,9 +2,11 @@
 //! must hear them for years. The only home of btleplug and of D-Bus.
 //!
 //! Who decides and who does are apart. Pure parts are told the time and say what to do: [`allow`] (whose sensor is this),
-//! [`link`] (the life of one device), [`turns`] (who may hold the radio), [`ladder`] (what to try when an adapter goes
-//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: [`session`] (everything alive between two
-//! rebuilds), [`device`] (one link), [`bluez`] and [`gatt`] (the calls, each with a deadline).
+//! `link` (the life of one device), [`turns`] (who may hold the radio), [`ladder`] (what to try when an adapter goes
+//! silent), [`records`] (stored measurements). Thin drivers do it on the bus: `session` (everything alive on one
+//! connection) with an `adapter` and its `worker` for each radio, `device` for each sensor with what it says
+//! (`talk`, `fetch`) and what is heard of it (`flow`). `house` is what outlives sessions. `bluez`, `signals`
+//! and `gatt` are the calls to bluetoothd, each with a deadline, and what it tells.
 //!
 //! Health is data flowing, not "connected": BlueZ goes silent without an error.
 
@@ -12,14 +14,18 @@ mod adapter;
 pub mod allow;
 mod bluez;
 mod device;
+mod fetch;
 mod flow;
 mod gatt;
 mod house;
 pub mod ladder;
 mod link;
 pub mod nearby;
+pub mod pairing;
+mod place;
 pub mod records;
 mod session;
+mod signals;
 pub mod survey;
 mod talk;
 pub mod turns;
@@ -27,6 +33,8 @@ mod worker;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::interpret::link::LinkSpec;
 use crate::interpret::profile::Get;
@@ -53,6 +61,14 @@ pub struct BleSettings {
     pub devices: Vec<BleDevice>,
     /// Profiles for every sensor of a service, where not only listed ones are heard.
     pub any: Vec<BleDevice>,
+}
+
+impl BleSettings {
+    /// Whether only the devices differ.
+    pub fn differs_in_devices_only(&self, other: &BleSettings) -> bool {
+        let radio = |settings: &BleSettings| BleSettings { devices: Vec::new(), any: Vec::new(), ..settings.clone() };
+        radio(self) == radio(other)
+    }
 }
 
 /// One device entry.
@@ -88,14 +104,15 @@ pub struct Wanted {
     pub name: Arc<str>,
     /// How its value is got.
     pub get: Get,
-    /// Of a polled one: how often.
-    pub every: Option<Duration>,
+    /// Of a polled one: how often it is read.
+    pub every: Duration,
     /// Whether events come of it: a battery's notifications are no sign of life of a scale's.
     pub emits: bool,
 }
 
-/// Hears all devices until the sources stop. What is near is kept in `nearby` for who asks.
-pub async fn run(settings: BleSettings, nearby: Arc<Mutex<Nearby>>, context: Context) {
+/// Hears all devices until the sources stop, and follows their entries; a change of anything else takes a new start. What
+/// is near is kept in `nearby` for who asks.
+pub async fn run(settings: watch::Receiver<BleSettings>, nearby: Arc<Mutex<Nearby>>, context: Context) {
     let mut stop = context.stop.clone();
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     let mut house = House::new(settings, context, nearby);

@@ -24,8 +24,32 @@ pub struct Delivery {
     pub receipt: Option<Receipt>,
     /// For MQTT: what recognises a redelivery.
     pub publish: Option<Publish>,
+    /// The hub has set or checked the device's clock in this connection.
+    pub clock_checked: bool,
     /// Frees the device's place when the intake drops the delivery.
-    _place: OwnedSemaphorePermit,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Delivery {
+    /// A reading for which nobody waits. The setters below say more; [`DeviceInlet::put`] brings it in.
+    pub fn of(reading: Reading) -> Self {
+        Delivery { reading, receipt: None, publish: None, clock_checked: false, place: None }
+    }
+
+    /// Its source waits until it is durable.
+    pub fn with_receipt(self, receipt: Receipt) -> Self {
+        Delivery { receipt: Some(receipt), ..self }
+    }
+
+    /// It came as this PUBLISH.
+    pub fn with_publish(self, publish: Publish) -> Self {
+        Delivery { publish: Some(publish), ..self }
+    }
+
+    /// Whether the hub has set or checked the device's clock in this connection.
+    pub fn with_clock_checked(self, clock_checked: bool) -> Self {
+        Delivery { clock_checked, ..self }
+    }
 }
 
 /// What recognises a PUBLISH that the broker sends again (DESIGN 8).
@@ -111,9 +135,24 @@ impl DeviceInlet {
         receipt: Option<Receipt>,
         publish: Option<Publish>,
     ) -> Result<(), NotTaken> {
+        self.put(Delivery { receipt, publish, ..Delivery::of(reading) }).await
+    }
+
+    /// Waits for a place, then brings a delivery in. Fails only when the gateway stops.
+    pub async fn put(&self, mut delivery: Delivery) -> Result<(), NotTaken> {
         let place = self.places.clone().acquire_owned().await.map_err(|_| NotTaken::Closed)?;
-        let delivery = Delivery { reading, receipt, publish, _place: place };
+        delivery.place = Some(place);
         self.deliveries.send(delivery).await.map_err(|_| NotTaken::Closed)
+    }
+
+    /// Brings a delivery in if there is a place now; never waits. What is refused is gone: the caller counts it.
+    pub fn try_put(&self, mut delivery: Delivery) -> Result<(), NotTaken> {
+        let place = self.places.clone().try_acquire_owned().map_err(|_| NotTaken::Full)?;
+        delivery.place = Some(place);
+        self.deliveries.try_send(delivery).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => NotTaken::Full,
+            mpsc::error::TrySendError::Closed(_) => NotTaken::Closed,
+        })
     }
 
     /// Delivers if there is a place now; never waits. What is refused is gone: the caller counts it.
@@ -123,12 +162,7 @@ impl DeviceInlet {
         receipt: Option<Receipt>,
         publish: Option<Publish>,
     ) -> Result<(), NotTaken> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| NotTaken::Full)?;
-        let delivery = Delivery { reading, receipt, publish, _place: place };
-        self.deliveries.try_send(delivery).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotTaken::Full,
-            mpsc::error::TrySendError::Closed(_) => NotTaken::Closed,
-        })
+        self.try_put(Delivery { receipt, publish, ..Delivery::of(reading) })
     }
 
     /// Whether a place is free now.

@@ -1,10 +1,11 @@
 //! `scan` and `add` as a technician at the hub uses them: what is there, and an entry that is right or not written.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::rig::gateway::Hub;
 
@@ -104,4 +105,69 @@ fn scan_prints_one_document_and_says_when_bluetooth_is_not_there() {
     assert!(document["bluetooth"].is_array() && document["serial"].is_array(), "{out}");
     assert_eq!(code == 0, document["problem"].is_null(), "{out}{error}");
     assert_eq!(code == 0, error.is_empty(), "{error}");
+}
+
+/// A gateway as far as `scan` asks it: `/near` and nothing else.
+fn gateway_that_hears(hub: &Hub, near: &Value) {
+    std::fs::create_dir_all(hub.data_dir()).unwrap();
+    let listener = UnixListener::bind(hub.data_dir().join("control.sock")).unwrap();
+    let body = near.to_string();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut head = Vec::new();
+            let mut part = [0; 512];
+            while !head.ends_with(b"\r\n\r\n") {
+                let read = client.read(&mut part).unwrap_or(0);
+                head.extend_from_slice(&part[..read]);
+                if read == 0 {
+                    break;
+                }
+            }
+            assert!(head.starts_with(b"GET /near "), "{}", String::from_utf8_lossy(&head));
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _client_has_gone = client.write_all(answer.as_bytes());
+        }
+    });
+}
+
+#[test]
+fn scan_shows_what_the_running_gateway_hears_and_what_the_profiles_make_of_it() {
+    let hub = hub();
+    let near = |address: &str, name: Value, rssi: i16, services: Value, data: Value, this_one: bool| {
+        json!({ "address": address, "adapter": "hci0", "name": name, "rssi": rssi, "rising": this_one,
+            "this_one": this_one, "seconds": 0, "connected": false, "paired": false, "services": services,
+            "service_data": data, "manufacturer": [] })
+    };
+    let room = json!([{ "id": "fcd2", "hex": "400161024808" }]);
+    let heard = json!([
+        near("A0:9E:1A:00:11:22", json!("Polar H10 1122"), -48, json!(["180d", "180f"]), json!([]), true),
+        near("A4:C1:38:00:00:07", Value::Null, -76, json!([]), room, false),
+        near("11:11:11:11:11:11", json!("Television"), -90, json!([]), json!([]), false),
+    ]);
+    gateway_that_hears(&hub, &heard);
+    let (code, out, error) = hub.output(&["scan", "--for", "10 ms"]);
+    assert_eq!(code, 0, "{out}{error}");
+    let wanted = "\
+signal     name            address            profile               value
+||||  -48  Polar H10 1122  A0:9E:1A:00:11:22  bluetooth-heart-rate  -         <- this one
+||    -76  -               A4:C1:38:00:00:07  bthome-v2             21.2 Cel
+1 more that no profile claims; --all shows them
+
+[[device]]
+name = \"polar-h10-1122\"
+profile = \"bluetooth-heart-rate\"
+ble = \"A0:9E:1A:00:11:22\"
+# or profile = \"bluetooth-battery\"
+
+[[device]]
+name = \"bthome-v2-0007\"
+profile = \"bthome-v2\"
+ble = \"A4:C1:38:00:00:07\"
+";
+    assert!(out.starts_with(wanted), "{out}");
+    let (_, out, _) = hub.output(&["scan", "--for", "10 ms", "--json", "--all"]);
+    let document: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(document["bluetooth"].as_array().unwrap().len(), 3);
+    assert_eq!(document["bluetooth"][1]["claims"], json!([{ "profile": "bthome-v2", "value": "21.2 Cel" }]));
+    assert_eq!((&document["bluetooth"][0]["this_one"], &document["problem"]), (&json!(true), &Value::Null));
 }

@@ -42,6 +42,16 @@ fn each_mistake_is_named_with_its_place_and_what_to_write() {
         ),
         ("[[destination]]\nname = \"w\"\nkind = \"clickhouse\"\n".to_owned(), "biogate.toml:5", &["no url"]),
         ("[[destination]]\nname = \"w\"\nkind = \"influx\"\n".to_owned(), "biogate.toml:5", &["influx", "clickhouse"]),
+        (
+            device("profile = \"serial-vitals-line\"\nserial = \"/dev/ttyS1\"\nkey_file = \"/nonexistent/key\"\n"),
+            "biogate.toml:9",
+            &["key_file", "/nonexistent/key", "cannot be read"],
+        ),
+        (
+            device("profile = \"serial-vitals-line\"\nserial = \"/dev/ttyS1\"\nkey_file = \"/etc/hostname\"\n"),
+            "biogate.toml:9",
+            &["key_file", "/etc/hostname", "32 hexadecimal digits"],
+        ),
         (String::new(), "biogate.toml", &["no destination", "[[destination]]"]),
         (format!("{ARCHIVE}[[mqtt]]\nname = \"ward\"\nurl = \"tcp://x\"\n"), "biogate.toml:9", &["tcp://x", "mqtt://"]),
     ];

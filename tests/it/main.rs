@@ -4,6 +4,15 @@
 
 #[cfg(feature = "ble")]
 mod at_the_hub;
+#[cfg(feature = "ble")]
+mod ble_follow;
+#[cfg(feature = "ble")]
+mod ble_ladder;
+#[cfg(feature = "ble")]
+mod ble_streams;
+#[cfg(feature = "ble")]
+mod ble_ward;
+mod bluez_fake;
 mod clickhouse;
 mod configuration;
 mod file;

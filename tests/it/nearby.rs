@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use biogate::source::ble::nearby::{MOST, Nearby, Sighting, short_uuid};
+use biogate::source::ble::nearby::{MOST, Nearby, Sighting};
 use bytes::Bytes;
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -21,7 +21,7 @@ fn partial_sightings_become_one_peripheral() {
     let (mut nearby, now) = (Nearby::default(), Instant::now());
     let told = [
         Sighting { name: Some("Polar H10".into()), ..signal(-60) },
-        Sighting { services: vec!["0000180D-0000-1000-8000-00805F9B34FB".into()], ..Sighting::default() },
+        Sighting { services: vec!["180d".into()], ..Sighting::default() },
         Sighting { service_data: vec![("fcd2".into(), Bytes::from_static(b"\x40\x01"))], ..Sighting::default() },
         Sighting { service_data: vec![("fcd2".into(), Bytes::from_static(b"\x40\x02"))], ..Sighting::default() },
         Sighting { manufacturer: vec![(0x0499, Bytes::from_static(b"\x05"))], paired: Some(true), ..signal(-60) },
@@ -93,15 +93,6 @@ fn the_adapter_that_hears_best_is_known() {
     nearby.hear(now, &"hci2".into(), "A", Sighting::default());
     assert_eq!(nearby.best_adapter("A"), Some(("hci1".into(), Some(-50))));
     assert_eq!(nearby.best_adapter("B"), None);
-}
-
-#[test]
-fn uuids_are_short_where_they_can_be() {
-    let short = |uuid: &str| short_uuid(&uuid.into()).to_string();
-    assert_eq!(short("0000FCD2-0000-1000-8000-00805F9B34FB"), "fcd2");
-    assert_eq!(short("180D"), "180d");
-    assert_eq!(short("FB005C80-02E7-F387-1CAD-8ACD2D8DF0C8"), "fb005c80-02e7-f387-1cad-8acd2d8df0c8");
-    assert_eq!(short("0001180d-0000-1000-8000-00805f9b34fb"), "0001180d-0000-1000-8000-00805f9b34fb");
 }
 
 fn payload() -> impl Strategy<Value = Bytes> {

@@ -1,12 +1,16 @@
 //! The profile language: shipped profiles and their examples, errors that say what to write, and any bytes.
 
+mod bluetooth;
 mod decode_command;
+mod encrypted;
 mod errors;
 mod meaning;
+mod records;
 mod shipped;
 
 use std::sync::Arc;
 
+use biogate::interpret::decrypt::Key;
 use biogate::interpret::{Catalog, DeviceMemory, EntryBinding, Interpretation, Limits, Profile, ProfileSet};
 use biogate::reading::{BootId, Channel, Element, Heard, Reading};
 use bytes::Bytes;
@@ -31,8 +35,14 @@ impl Device {
     }
 
     fn bound(set: &ProfileSet, id: &str, component: Option<&str>) -> Device {
+        Device::keyed(set, id, component, None)
+    }
+
+    /// As `bound`, with the key of the device's encrypted frames.
+    fn keyed(set: &ProfileSet, id: &str, component: Option<&str>, key: Option<&str>) -> Device {
         let component = component.map(Arc::from);
-        let binding = EntryBinding { entry: "entry".into(), profile: id.to_owned(), component };
+        let key = key.map(|key| Key::parse(key).unwrap());
+        let binding = EntryBinding { entry: "entry".into(), profile: id.to_owned(), component, key };
         let catalog = Catalog::new(set, vec![binding], Limits::default()).unwrap();
         Device { catalog, memory: DeviceMemory::default(), number: 0 }
     }

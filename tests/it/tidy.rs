@@ -32,6 +32,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rumqttc", &["source/mqtt"]),
     ("sled", &["store/"]),
     ("chacha20poly1305", &["store/"]),
+    ("aes", &["interpret/decrypt/"]),
+    ("ccm", &["interpret/decrypt/"]),
     ("zstd", &["store/", "forward/clickhouse"]),
     // record reads the control socket's endless answer frame by frame.
     ("hyper", &["local/", "forward/clickhouse", "cli/record.rs"]),

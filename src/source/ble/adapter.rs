@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::source::ble::bluez::{CallError, Place};
-use crate::source::ble::ladder::{Ladder, Rung, Sign, Symptom};
+use crate::source::ble::bluez::CallError;
+use crate::source::ble::ladder::{Ladder, Rung, Sign, Symptom, silence_after};
+use crate::source::ble::place::Place;
 use crate::source::ble::turns::Turns;
 use crate::source::ble::worker::{Order, Worker};
 use crate::source::health::DeviceHealth;
@@ -25,6 +26,8 @@ pub(super) struct Adapter {
     scan: Scan,
     /// When it last heard anything, or began to listen.
     heard: Instant,
+    /// It is being switched off and on.
+    cycling: bool,
 }
 
 /// Whether it hears advertisements.
@@ -47,7 +50,16 @@ impl Adapter {
         worker: Worker,
         now: Instant,
     ) -> Self {
-        Adapter { name, turns: Turns::new(max_links), ladder, health, worker, scan: Scan::Off, heard: now }
+        Adapter {
+            name,
+            turns: Turns::new(max_links),
+            ladder,
+            health,
+            worker,
+            scan: Scan::Off,
+            heard: now,
+            cycling: false,
+        }
     }
 
     /// Scans while somebody wants it and nobody connects.
@@ -89,6 +101,21 @@ impl Adapter {
         self.ladder.well(now, Sign::Advertisement);
     }
 
+    /// Whether it is off because we switched it off.
+    pub(super) fn is_cycling(&self) -> bool {
+        self.cycling
+    }
+
+    /// The worker is done with an order, well or not.
+    pub(super) fn answered(&mut self, now: Instant, order: &Order, well: bool) {
+        if *order == Order::PowerCycle {
+            self.cycling = false;
+        }
+        if well {
+            self.ladder.well(now, Sign::Answer);
+        }
+    }
+
     /// An order that makes it scan is done.
     pub(super) fn scanning(&mut self, now: Instant) {
         if self.turns.connecting().is_none() {
@@ -120,17 +147,17 @@ impl Adapter {
 
     /// Whether it has been silent for too long while it listens, and what is to be done.
     pub(super) fn look(&mut self, now: Instant) -> Option<Rung> {
-        let silent = self.scan == Scan::On && now.duration_since(self.heard) >= self.ladder.silence_after();
+        let silent = self.scan == Scan::On && now.duration_since(self.heard) >= silence_after();
         if silent { self.sick(now, Symptom::SilentAir) } else { None }
     }
 
     /// Climbs the ladder: says what was seen and what is done, and does what the worker can do.
     pub(super) fn sick(&mut self, now: Instant, symptom: Symptom) -> Option<Rung> {
         let rung = self.ladder.sick(now, symptom, self.turns.links())?;
-        let words = rung.words(&self.name, symptom);
+        let words = rung.words(&self.name, symptom, self.ladder.lasted(now));
         warn!(adapter = &*self.name, "{words}");
         self.health.set_state(&words);
-        self.health.count_named(rung.name(), 1);
+        self.health.count_named(counter(rung), 1);
         self.heard = now;
         let order = match rung {
             Rung::RestartScan => Order::RestartScan,
@@ -140,6 +167,7 @@ impl Adapter {
             Rung::RemoveDevices | Rung::RestartBluetoothd | Rung::GiveUp => return Some(rung),
         };
         self.scan = Scan::Starting;
+        self.cycling = order == Order::PowerCycle;
         // A worker that hangs takes no orders; the next rung is nearer then.
         let _hung = self.worker.order(order);
         Some(rung)
@@ -150,5 +178,17 @@ impl Adapter {
         if !places.is_empty() {
             self.order(now, Order::Forget(places));
         }
+    }
+}
+
+/// The name under which a rung is counted.
+fn counter(rung: Rung) -> &'static str {
+    match rung {
+        Rung::RestartScan => "scan_restarts",
+        Rung::NewSession => "sessions_renewed",
+        Rung::RemoveDevices => "devices_removed",
+        Rung::PowerCycle => "power_cycles",
+        Rung::RestartBluetoothd => "bluetoothd_restarts",
+        Rung::GiveUp => "given_up",
     }
 }

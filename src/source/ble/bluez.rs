@@ -1,77 +1,28 @@
 //! BlueZ's own D-Bus interface, for what btleplug lacks on Linux: one stream of signals for everything (btleplug asks
 //! BlueZ twice about each advertisement and needs a match rule per device), adapters that come and go, bluetoothd that
-//! restarts, power, RemoveDevice, and a restart of the service. Every call has a deadline.
-//!
-//! One connection, four match rules. Signals are taken apart in the connection's own callback: values of characteristics
-//! go straight to their [`Flows`], advertisements to a bounded channel (what does not fit is counted), and what must not
-//! be missed to another; if that one ever overflows the session is over and begins anew.
+//! restarts, power, RemoveDevice, and a restart of the service. One connection, four match rules; every call has a
+//! deadline.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bytes::Bytes;
 use dbus::Path;
-use dbus::arg::{PropMap, RefArg, Variant, prop_cast};
-use dbus::message::{MatchRule, Message};
+use dbus::arg::{PropMap, Variant, prop_cast};
+use dbus::message::MatchRule;
 use dbus::nonblock::{MsgMatch, Proxy, SyncConnection};
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use uuid::Uuid;
 
 use crate::source::ble::flow::Flows;
 use crate::source::ble::nearby::Sighting;
-
-pub(super) const BLUEZ: &str = "org.bluez";
-const ROOT: &str = "/org/bluez";
-const ADAPTER: &str = "org.bluez.Adapter1";
-const DEVICE: &str = "org.bluez.Device1";
-const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
-const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
-const OBJECTS: &str = "org.freedesktop.DBus.ObjectManager";
+use crate::source::ble::place::{
+    ADAPTER, BLUEZ, DEVICE, OBJECTS, PROPERTIES, Place, ROOT, adapter_of, path_of, place_of,
+};
+use crate::source::ble::signals::{Signals, Taker, sighting_of};
 
 /// Any call but a connect is answered within this, or hangs.
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How many changes may wait for the session; it takes each within microseconds.
-const CHANGES: usize = 1_024;
-
-/// How many advertisements may wait; a busy street sends some hundred a second.
-const ADVERTS: usize = 512;
-
-/// A peripheral as an adapter sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
-    /// The adapter, as `hci0`.
-    pub adapter: Arc<str>,
-    /// The peripheral's address, as `A0:9E:1A:00:11:22`.
-    pub address: Arc<str>,
-}
-
-/// What must not be missed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    /// An adapter is there, powered or not.
-    AdapterCame(Arc<str>),
-    /// An adapter was unplugged, or bluetoothd left it.
-    AdapterWent(Arc<str>),
-    /// Somebody switched an adapter on or off.
-    Powered(Arc<str>, bool),
-    /// A link came up or went down.
-    Linked(Place, bool),
-    /// BlueZ forgot a peripheral.
-    Forgotten(Place),
-    /// bluetoothd left the bus (false) or came to it.
-    Bluetoothd(bool),
-}
-
-/// What was heard of one peripheral.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Advert {
-    pub(super) place: Place,
-    pub(super) sighting: Sighting,
-}
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +34,9 @@ pub(super) enum CallError {
     #[error("bluetoothd does not run; install bluez and start it: systemctl enable --now bluetooth")]
     NoBluetoothd,
     /// The bus's policy refuses.
-    #[error("this user may not talk to bluetoothd; install biogate's D-Bus policy (biogate-bluetooth.conf in /etc/dbus-1/system.d) or add the user to the group bluetooth")]
+    #[error(
+        "this user may not talk to bluetoothd; install biogate's D-Bus policy (biogate-bluetooth.conf in /etc/dbus-1/system.d) or add the user to the group bluetooth"
+    )]
     Denied,
     /// No answer within the deadline.
     #[error("bluetoothd does not answer {0}")]
@@ -117,13 +70,13 @@ impl CallError {
 
 /// An adapter as BlueZ shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdapterInfo {
+pub(super) struct AdapterInfo {
     /// Its name, as `hci0`.
-    pub name: Arc<str>,
+    pub(super) name: Arc<str>,
     /// Its own address.
-    pub address: String,
+    pub(super) address: String,
     /// Whether it is on.
-    pub powered: bool,
+    pub(super) powered: bool,
 }
 
 /// What BlueZ knew before the first signal.
@@ -143,12 +96,6 @@ pub(super) struct Bus {
     pub(super) dropped: Arc<AtomicU64>,
 }
 
-/// Where the signals of a bus come out.
-pub(super) struct Signals {
-    pub(super) changes: mpsc::Receiver<Change>,
-    pub(super) adverts: mpsc::Receiver<Advert>,
-}
-
 impl Drop for Bus {
     fn drop(&mut self) {
         self.watching.abort();
@@ -164,8 +111,6 @@ impl Bus {
             .map_err(|why| CallError::NoBus(why.to_string()))?
             .map_err(|why| CallError::NoBus(why.message().unwrap_or("no answer").to_owned()))?;
         let lost = Arc::new(AtomicBool::new(false));
-        let (changes, changed) = mpsc::channel(CHANGES);
-        let (adverts, heard) = mpsc::channel(ADVERTS);
         let watching = tokio::spawn({
             let lost = lost.clone();
             async move {
@@ -175,7 +120,7 @@ impl Bus {
             }
         });
         let dropped = Arc::new(AtomicU64::new(0));
-        let taker = Taker { flows, changes, adverts, dropped: dropped.clone() };
+        let (taker, signals) = Taker::new(flows, dropped.clone());
         let mut rules = Vec::new();
         for rule in [
             MatchRule::new_signal(PROPERTIES, "PropertiesChanged").with_sender(BLUEZ).with_namespaced_path(ROOT),
@@ -187,7 +132,7 @@ impl Bus {
             let rule = connection.add_match(rule).await.map_err(|why| CallError::of("AddMatch", &why))?;
             rules.push(rule.msg_cb(move |message| taker.take(&message)));
         }
-        Ok((Bus { connection, watching, lost, _rules: rules, dropped }, Signals { changes: changed, adverts: heard }))
+        Ok((Bus { connection, watching, lost, _rules: rules, dropped }, signals))
     }
 
     /// Whether the bus closed the connection.
@@ -273,165 +218,12 @@ impl Bus {
 
     /// Asks the service manager to restart bluetoothd; needs a polkit rule.
     pub(super) async fn restart_bluetoothd(&self) -> Result<(), CallError> {
-        let systemd = Proxy::new(
-            "org.freedesktop.systemd1",
-            "/org/freedesktop/systemd1",
-            DEADLINE,
-            self.connection.clone(),
-        );
+        let systemd =
+            Proxy::new("org.freedesktop.systemd1", "/org/freedesktop/systemd1", DEADLINE, self.connection.clone());
         let (_job,): (Path<'static>,) = systemd
             .method_call("org.freedesktop.systemd1.Manager", "RestartUnit", ("bluetooth.service", "replace"))
             .await
             .map_err(|why| CallError::of("RestartUnit", &why))?;
         Ok(())
     }
-}
-
-/// Takes signals apart, in the connection's own callback.
-#[derive(Clone)]
-struct Taker {
-    flows: Arc<Flows>,
-    changes: mpsc::Sender<Change>,
-    adverts: mpsc::Sender<Advert>,
-    dropped: Arc<AtomicU64>,
-}
-
-impl Taker {
-    /// True: go on listening.
-    fn take(&self, message: &Message) -> bool {
-        match message.member().as_deref() {
-            Some("PropertiesChanged") => self.properties(message),
-            Some("InterfacesAdded") => self.added(message),
-            Some("InterfacesRemoved") => self.removed(message),
-            Some("NameOwnerChanged") => {
-                if let Ok((name, _, new)) = message.read3::<&str, &str, &str>()
-                    && name == BLUEZ
-                {
-                    self.change(Change::Bluetoothd(!new.is_empty()));
-                }
-            }
-            _ => {}
-        }
-        true
-    }
-
-    fn properties(&self, message: &Message) {
-        let Some(path) = message.path() else { return };
-        let mut arguments = message.iter_init();
-        let (Ok(interface), Ok(changed)) = (arguments.read::<&str>(), arguments.read::<PropMap>()) else { return };
-        match interface {
-            CHARACTERISTIC => {
-                if let Some(value) = prop_cast::<Vec<u8>>(&changed, "Value") {
-                    self.flows.value(&path, value);
-                }
-            }
-            DEVICE => {
-                let Some(place) = place_of(&path) else { return };
-                if let Some(linked) = prop_cast::<bool>(&changed, "Connected") {
-                    self.change(Change::Linked(place.clone(), *linked));
-                }
-                let sighting = sighting_of(&changed);
-                if sighting != Sighting::default() {
-                    self.advert(Advert { place, sighting });
-                }
-            }
-            ADAPTER => {
-                if let (Some(adapter), Some(on)) = (adapter_of(&path), prop_cast::<bool>(&changed, "Powered")) {
-                    self.change(Change::Powered(adapter, *on));
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn added(&self, message: &Message) {
-        let Ok((path, interfaces)) = message.read2::<Path<'_>, HashMap<String, PropMap>>() else { return };
-        if let (Some(place), Some(properties)) = (place_of(&path), interfaces.get(DEVICE)) {
-            self.advert(Advert { place, sighting: sighting_of(properties) });
-        } else if let (Some(adapter), true) = (adapter_of(&path), interfaces.contains_key(ADAPTER)) {
-            self.change(Change::AdapterCame(adapter));
-        }
-    }
-
-    fn removed(&self, message: &Message) {
-        let Ok((path, interfaces)) = message.read2::<Path<'_>, Vec<String>>() else { return };
-        let has = |interface: &str| interfaces.iter().any(|name| name == interface);
-        if let (Some(place), true) = (place_of(&path), has(DEVICE)) {
-            self.change(Change::Forgotten(place));
-        } else if let (Some(adapter), true) = (adapter_of(&path), has(ADAPTER)) {
-            self.change(Change::AdapterWent(adapter));
-        }
-    }
-
-    fn change(&self, change: Change) {
-        if self.changes.try_send(change).is_err() {
-            self.flows.overflowed();
-        }
-    }
-
-    fn advert(&self, advert: Advert) {
-        if self.adverts.try_send(advert).is_err() {
-            self.dropped.fetch_add(1, Relaxed);
-        }
-    }
-}
-
-/// `hci0` of `/org/bluez/hci0`.
-fn adapter_of(path: &str) -> Option<Arc<str>> {
-    let name = path.strip_prefix("/org/bluez/")?;
-    (!name.is_empty() && !name.contains('/')).then(|| name.into())
-}
-
-/// The peripheral of `/org/bluez/hci0/dev_A0_9E_1A_00_11_22`; nothing for what lies below it.
-fn place_of(path: &str) -> Option<Place> {
-    let (adapter, device) = path.strip_prefix("/org/bluez/")?.split_once("/dev_")?;
-    (device.len() == 17 && !adapter.contains('/') && device.bytes().all(|b| b == b'_' || b.is_ascii_hexdigit()))
-        .then(|| Place { adapter: adapter.into(), address: device.replace('_', ":").into() })
-}
-
-/// The object of a peripheral.
-pub(super) fn path_of(place: &Place) -> Path<'static> {
-    // An address has hexadecimal digits and colons only, an adapter's name came from a path: this is always one.
-    Path::from(format!("{ROOT}/{}/dev_{}", place.adapter, place.address.replace(':', "_")))
-}
-
-/// As profiles write it: four hexadecimal digits for what the Bluetooth SIG assigned, else 128 bits with hyphens.
-pub(super) fn short(uuid: &str) -> Arc<str> {
-    const BASE: &str = "-0000-1000-8000-00805f9b34fb";
-    let full = Uuid::parse_str(uuid).map_or_else(|_| uuid.to_ascii_lowercase(), |uuid| uuid.to_string());
-    match full.strip_suffix(BASE).and_then(|head| head.strip_prefix("0000")) {
-        Some(assigned) => assigned.into(),
-        None => full.into(),
-    }
-}
-
-fn sighting_of(properties: &PropMap) -> Sighting {
-    let services = prop_cast::<Vec<String>>(properties, "UUIDs");
-    Sighting {
-        name: prop_cast::<String>(properties, "Name").cloned(),
-        rssi: prop_cast(properties, "RSSI").copied(),
-        services: services.into_iter().flatten().map(|uuid| short(uuid)).collect(),
-        service_data: pairs(properties, "ServiceData").filter_map(|(key, value)| Some((short(key.as_str()?), value))).collect(),
-        manufacturer: pairs(properties, "ManufacturerData")
-            .filter_map(|(key, value)| Some((u16::try_from(key.as_u64()?).ok()?, value)))
-            .collect(),
-        connected: prop_cast(properties, "Connected").copied(),
-        paired: prop_cast(properties, "Paired").copied(),
-    }
-}
-
-/// The entries of a dictionary whose values are byte arrays in variants.
-fn pairs<'a>(properties: &'a PropMap, key: &str) -> impl Iterator<Item = (&'a dyn RefArg, Bytes)> {
-    let dictionary = properties.get(key).and_then(|value| value.0.as_iter());
-    let mut rest = dictionary.into_iter().flatten();
-    std::iter::from_fn(move || {
-        let (key, value) = (rest.next()?, rest.next()?);
-        Some((key, bytes_of(value).unwrap_or_default()))
-    })
-}
-
-fn bytes_of(value: &dyn RefArg) -> Option<Bytes> {
-    let inner = value.as_iter().and_then(|mut inside| inside.next()).filter(|inside| inside.as_u64().is_none());
-    let array = inner.unwrap_or(value);
-    Some(array.as_iter()?.filter_map(|byte| u8::try_from(byte.as_u64()?).ok()).collect())
 }

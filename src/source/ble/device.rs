@@ -15,14 +15,16 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::reading::{Channel, Reading};
-use crate::source::ble::bluez::{Bus, Place};
+use crate::source::ble::bluez::Bus;
+use crate::source::ble::fetch::{self, End, Fetch};
 use crate::source::ble::flow::{Flow, Flows, KEPT, Route};
 use crate::source::ble::link::{Do, Failure, Happened, Link, kind_of};
+use crate::source::ble::place::Place;
 use crate::source::ble::talk::{self, Linked, Talk};
 use crate::source::ble::turns::Kind;
 use crate::source::ble::{BleDevice, talk::Heard};
 use crate::source::context::Context;
-use crate::source::delivery::Receipt;
+use crate::source::delivery::{Delivery, Receipt};
 use crate::source::health::Count;
 
 /// How many words from the session may wait; it says a few in a second at most.
@@ -86,7 +88,7 @@ pub(super) struct Ends {
 const LEAVE: Duration = Duration::from_secs(5);
 
 type Work = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-type Delivery = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Delivering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How a call ended.
 enum Outcome {
@@ -113,6 +115,10 @@ pub(super) async fn run(number: usize, settings: BleDevice, ends: Ends, context:
         work: None,
         subscribe_next: false,
         talk: None,
+        fetch: None,
+        last_record: None,
+        before: 0,
+        clock_checked: false,
         delivering: None,
         receipts: VecDeque::new(),
         lacking: BTreeSet::new(),
@@ -136,7 +142,15 @@ struct Device {
     subscribe_next: bool,
     /// What is said on the link once everything is subscribed; away while it talks.
     talk: Option<Box<Talk>>,
-    delivering: Option<Delivery>,
+    /// The stored records of this link.
+    fetch: Option<Fetch>,
+    /// The newest record that is durable.
+    last_record: Option<u16>,
+    /// How many values there were before the last subscription.
+    before: u64,
+    /// The hub has set or checked the device's clock on this link.
+    clock_checked: bool,
+    delivering: Option<Delivering>,
     receipts: VecDeque<oneshot::Receiver<()>>,
     /// What its profile asks for and it was told to lack.
     lacking: BTreeSet<Arc<str>>,
@@ -149,10 +163,13 @@ impl Device {
         let flow = self.flow.clone();
         loop {
             let now = Instant::now();
+            self.rest_if_all_is_fetched().await;
             self.start_talking(now);
-            let wake = [self.link.wake_at(), self.talk.as_ref().and_then(|talk| talk.next_at())];
-            let wake = wake.into_iter().flatten().min();
-            let may_take = self.delivering.is_none() && self.receipts.len() < AWAITED;
+            let talk = self.talk.as_ref().and_then(|talk| talk.next_at());
+            let fetch = self.fetch.as_ref().and_then(Fetch::next_at);
+            let wake = [self.link.wake_at(), talk, fetch].into_iter().flatten().min();
+            // What comes before the last subscription is taken after it, when the device's clock is known.
+            let may_take = self.delivering.is_none() && self.receipts.len() < AWAITED && !self.link.is_discovering();
             tokio::select! {
                 biased;
                 () = stop.wait() => break,
@@ -164,24 +181,33 @@ impl Device {
                 () = of(&mut self.delivering) => self.delivering = None,
                 durable = first_of(&mut self.receipts) => {
                     self.receipts.pop_front();
-                    if durable && let Some(talk) = &mut self.talk { talk.durable(); }
+                    if durable && let Some(fetch) = &mut self.fetch { fetch.durable(); }
                 }
                 Some(reading) = kept.recv(), if may_take => self.take_kept(reading),
                 () = flow.first.notified() => self.happened(Happened::Values(flow.values.load(Relaxed))).await,
                 () = async { match wake { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                     self.happened(Happened::Values(flow.values.load(Relaxed))).await;
                     self.happened(Happened::Time).await;
+                    if let Some(fetch) = &mut self.fetch { fetch.time(Instant::now()); }
                 }
             }
         }
+        self.hand_over(&mut kept);
         self.leave().await;
-        // What was confirmed to a device on the air is not left behind.
+        self.hand_over(&mut kept);
+        // Where only its entry is gone, others want the radio.
+        let _nobody_listens = self.asks.try_send((self.number, Asked::Free));
+        self.flow.health.set_state("stopped");
+    }
+
+    /// At a stop: what was confirmed to a device on the air is not left behind.
+    fn hand_over(&mut self, kept: &mut mpsc::Receiver<Reading>) {
         while let Ok(reading) = kept.try_recv() {
-            if self.flow.inlet.try_deliver(reading, None, None).is_err() {
+            let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);
+            if self.flow.inlet.try_put(delivery).is_err() {
                 self.flow.health.count(Count::Dropped, 1);
             }
         }
-        self.flow.health.set_state("stopped");
     }
 
     async fn told(&mut self, word: Told) {
@@ -198,7 +224,7 @@ impl Device {
                 if let Some(radio) = self.radio.take() {
                     self.flows.close(&radio.place);
                 }
-                (self.work, self.talk, self.subscribe_next) = (None, None, false);
+                (self.work, self.talk, self.fetch, self.subscribe_next) = (None, None, None, false);
                 self.happened(Happened::RadioGone).await;
             }
         }
@@ -226,19 +252,20 @@ impl Device {
             }
             Do::Subscribe if self.work.is_some() => self.subscribe_next = true,
             Do::Subscribe => self.subscribe(),
-            Do::Disconnect { forget } => {
+            Do::Disconnect => {
+                self.leave().await;
+                self.ask(Asked::Free).await;
+            }
+            Do::GiveUp { why, forget } => {
                 if forget {
                     self.ask(Asked::Forget).await;
                 }
                 self.leave().await;
-                self.ask(Asked::Free).await;
+                self.ask(Asked::Failed { hung: why.contains("does not answer") }).await;
+                self.flow.health.fault(Count::Failures, 1, &why);
             }
             Do::Silent(span) => {
                 self.flow.health.fault(Count::Silences, 1, &format_args!("no value for {} s", span.as_secs()));
-            }
-            Do::Failed(why) => {
-                self.ask(Asked::Failed { hung: why.contains("does not answer") || why.contains("in time") }).await;
-                self.flow.health.fault(Count::Failures, 1, &why);
             }
             Do::Lost => self.flow.health.fault(Count::Disconnects, 1, &"the link was lost"),
         }
@@ -248,6 +275,7 @@ impl Device {
         let Some(radio) = self.radio.clone() else { return };
         self.subscribe_next = false;
         self.flow.fresh.store(true, Relaxed);
+        self.before = self.flow.values.load(Relaxed);
         let (plan, flow, flows) = (self.settings.plan.clone(), self.flow.clone(), self.flows.clone());
         let (keep, wall) = (self.keep.clone(), (self.context.wall)());
         let route = move |channel: Arc<str>, kept: bool| Route {
@@ -272,20 +300,24 @@ impl Device {
             }
             Outcome::Connected(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Subscribed(Ok(linked)) => {
-                let Linked { talk, heard, lacking } = *linked;
+                let Linked { talk, heard, lacking, clock_checked } = *linked;
                 self.tell_lacking(lacking);
-                self.deliver(heard, talk.clock_checked);
+                self.clock_checked = clock_checked;
+                self.deliver(heard);
                 self.talk = Some(Box::new(talk));
-                self.happened(Happened::Subscribed).await;
+                let records = self.settings.plan.link.records.as_ref();
+                self.fetch = records.map(|records| Fetch::begin(Instant::now(), records, self.last_record));
+                self.happened(Happened::Subscribed(self.before)).await;
+                // The first may have come, and rung, before the last subscription was through.
+                self.happened(Happened::Values(self.flow.values.load(Relaxed))).await;
             }
             Outcome::Subscribed(Err(failure)) => self.happened(Happened::Failed(failure)).await,
             Outcome::Talked { talk, heard, failed } => {
-                let clock_checked = talk.clock_checked;
-                let polled = !heard.is_empty();
+                let polled = heard.len() as u64;
                 self.talk = Some(talk);
-                self.deliver(heard, clock_checked);
-                if polled {
-                    let values = self.flow.values.load(Relaxed);
+                self.deliver(heard);
+                if polled > 0 {
+                    let values = self.flow.values.fetch_add(polled, Relaxed) + polled;
                     self.happened(Happened::Values(values)).await;
                 }
                 match failed {
@@ -298,13 +330,17 @@ impl Device {
 
     /// Polls, keep-alive writes and record requests that are due.
     fn start_talking(&mut self, now: Instant) {
-        if self.work.is_some() || !self.talk.as_ref().is_some_and(|talk| talk.is_due(now)) {
+        if self.work.is_some() || self.talk.is_none() {
+            return;
+        }
+        let order = self.fetch.as_mut().and_then(|fetch| Some((fetch.control().clone(), fetch.take_write()?)));
+        if order.is_none() && !self.talk.as_ref().is_some_and(|talk| talk.is_due(now)) {
             return;
         }
         let Some(mut talk) = self.talk.take() else { return };
         self.work = Some(Box::pin(async move {
             let mut heard = Vec::new();
-            let failed = talk.say(now, &mut heard).await.err();
+            let failed = talk.say(now, order, &mut heard).await.err();
             Outcome::Talked { talk, heard, failed }
         }));
     }
@@ -316,14 +352,25 @@ impl Device {
         }
     }
 
-    /// What was read: few values, each waits for its place in a task of its own making.
-    fn deliver(&mut self, heard: Vec<Heard>, clock_checked: bool) {
+    /// Leaves a meter whose records are fetched, or that gave up.
+    async fn rest_if_all_is_fetched(&mut self) {
+        match self.fetch.as_ref().and_then(Fetch::end) {
+            None => return,
+            Some(End::Complete(last)) => self.last_record = last.or(self.last_record),
+            Some(End::Early(why)) => self.flow.health.fault(Count::Failures, 1, why),
+        }
+        self.fetch = None;
+        self.happened(Happened::Finished { again: fetch::AGAIN }).await;
+    }
+
+    /// What was read: few values, and a place for each.
+    fn deliver(&mut self, heard: Vec<Heard>) {
         for Heard { channel, bytes } in heard {
             let at = (self.context.uptime)();
-            self.flow.values.fetch_add(1, Relaxed);
             self.flow.health.heard(at);
             let reading = self.flow.reading(Channel::Gatt(channel), bytes, at);
-            if self.flow.inlet.try_deliver(reading, None, None).is_err() {
+            let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);
+            if self.flow.inlet.try_put(delivery).is_err() {
                 self.flow.health.fault(Count::Dropped, 1, &"the way in is full");
             }
         }
@@ -331,20 +378,19 @@ impl Device {
 
     /// An indication or a record: it waits for its place, and its receipt is waited for.
     fn take_kept(&mut self, reading: Reading) {
-        if let (Channel::Gatt(channel), Some(talk)) = (&reading.channel, &mut self.talk)
-            && talk.is_control(channel)
-        {
-            return talk.answered(&reading.bytes);
+        let now = Instant::now();
+        if let (Channel::Gatt(channel), Some(fetch)) = (&reading.channel, &mut self.fetch) {
+            if fetch.is_control(channel) {
+                return fetch.answered(now, &reading.bytes);
+            }
+            fetch.record(now, &reading.bytes);
         }
-        let clock_checked = self.talk.as_mut().is_some_and(|talk| {
-            talk.record(&reading.bytes);
-            talk.clock_checked
-        });
         let (receipt, durable) = Receipt::new(self.settings.device.clone(), RECEIPT_WINDOW);
         self.receipts.push_back(durable);
+        let delivery = Delivery::of(reading).with_receipt(receipt).with_clock_checked(self.clock_checked);
         let (inlet, health) = (self.flow.inlet.clone(), self.flow.health.clone());
         self.delivering = Some(Box::pin(async move {
-            if inlet.deliver(reading, Some(receipt), None).await.is_err() {
+            if inlet.put(delivery).await.is_err() {
                 health.count(Count::Dropped, 1);
             }
         }));
@@ -352,7 +398,7 @@ impl Device {
 
     /// Ends the link, whatever its state. Values are heard until it is down.
     async fn leave(&mut self) {
-        (self.work, self.talk, self.subscribe_next) = (None, None, false);
+        (self.work, self.talk, self.fetch, self.subscribe_next) = (None, None, None, false);
         if let Some(radio) = self.radio.take() {
             // It may be gone already; the session watches what BlueZ says of it.
             let _told_by_the_bus = timeout(LEAVE, radio.bus.disconnect(&radio.place)).await;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::reading::{Channel, Heard, Reading};
 use crate::source::ble::BleDevice;
-use crate::source::ble::bluez::{Place, path_of};
+use crate::source::ble::place::{Place, path_of};
 use crate::source::context::Uptime;
 use crate::source::delivery::DeviceInlet;
 use crate::source::health::{Count, DeviceHealth};

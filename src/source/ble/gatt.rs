@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use dbus::arg::{PropMap, Variant, prop_cast};
 
-use crate::source::ble::bluez::{Bus, CallError, Place, path_of, short};
-
-const CHARACTERISTIC: &str = "org.bluez.GattCharacteristic1";
+use crate::source::ble::bluez::{Bus, CallError};
+use crate::source::ble::place::{CHARACTERISTIC, Place, path_of, short};
 
 /// More characteristics than this are not looked at; the largest devices have some sixty.
 const MOST: usize = 256;
@@ -23,11 +22,6 @@ pub(super) struct Characteristic {
 }
 
 impl Characteristic {
-    /// Whether it notifies or indicates.
-    pub(super) fn notifies(&self) -> bool {
-        self.has("notify") || self.has("indicate")
-    }
-
     /// Whether it indicates and does not notify.
     pub(super) fn indicates(&self) -> bool {
         self.has("indicate") && !self.has("notify")
@@ -86,7 +80,8 @@ impl Gatt {
     /// Writes, with the response where the characteristic gives one.
     pub(super) async fn write(&self, characteristic: &Characteristic, value: &[u8]) -> Result<(), CallError> {
         let kind = if characteristic.has("write") { "request" } else { "command" };
-        let options = PropMap::from([("type".to_owned(), Variant(Box::new(kind.to_owned()) as Box<dyn dbus::arg::RefArg>))]);
+        let options =
+            PropMap::from([("type".to_owned(), Variant(Box::new(kind.to_owned()) as Box<dyn dbus::arg::RefArg>))]);
         let () = self
             .bus
             .at(characteristic.path.as_str())

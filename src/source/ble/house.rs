@@ -1,22 +1,24 @@
 //! What outlives sessions: the devices and their tasks, whose peripheral is whose, what is near, how each adapter fared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::reading::{Channel, Element};
 use crate::source::ble::adapter::Adapter;
-use crate::source::ble::allow::{Allow, Claim, Target, device_id};
-use crate::source::ble::bluez::{AdapterInfo, Place};
+use crate::source::ble::allow::{self, Allow, Claim, Seen, Target, device_id};
+use crate::source::ble::bluez::AdapterInfo;
 use crate::source::ble::device::{self, Asked, Ends, TOLD, Told};
 use crate::source::ble::flow::{Flow, Flows};
 use crate::source::ble::ladder::Ladder;
 use crate::source::ble::nearby::Nearby;
+use crate::source::ble::place::Place;
 use crate::source::ble::worker::Sessions;
 use crate::source::ble::{BleDevice, BleSettings};
 use crate::source::context::Context;
@@ -31,13 +33,22 @@ const CALL_EVERY: Duration = Duration::from_secs(1);
 /// A sensor that only advertises and was not heard for so long is silent, unless its entry says otherwise.
 const BROADCASTER_SILENCE: Duration = Duration::from_secs(600);
 
+/// Sensors of services in the life of a process, those included whose address was another one before.
+const MOST_OF_SERVICES: usize = 256;
+
 /// Failures longer ago say nothing of the adapter now.
 const LATELY: Duration = Duration::from_secs(120);
+
+/// Services are known to the allow list by numbers that no device has.
+const SERVICES: usize = usize::MAX / 2;
 
 /// One device entry, or one sensor of a service where any may be heard.
 pub(super) struct Known {
     pub(super) settings: BleDevice,
-    told: mpsc::Sender<Told>,
+    /// Gone when its entry is: then its task ends the link and itself.
+    told: Option<mpsc::Sender<Told>>,
+    /// It is one of a service's sensors and has no entry of its own.
+    of_service: bool,
     /// Where it has, or waits for, the radio.
     pub(super) place: Option<Place>,
     pub(super) linked: bool,
@@ -58,13 +69,19 @@ struct Broadcasts {
 impl Known {
     /// Never waits. A device that takes nothing any more is stopping, or finds out by its own deadlines.
     pub(super) fn tell(&self, word: Told) {
-        let _stopping = self.told.try_send(word).is_err();
+        let _stopping = self.told.as_ref().is_none_or(|told| told.try_send(word).is_err());
+    }
+
+    fn is_gone(&self) -> bool {
+        self.told.is_none()
     }
 }
 
 /// Everything that outlives a session.
 pub(super) struct House {
     pub(super) settings: BleSettings,
+    /// Where new settings come from.
+    pub(super) news: watch::Receiver<BleSettings>,
     pub(super) context: Context,
     pub(super) health: Arc<DeviceHealth>,
     pub(super) flows: Arc<Flows>,
@@ -79,9 +96,9 @@ pub(super) struct House {
 }
 
 impl House {
-    pub(super) fn new(settings: BleSettings, context: Context, nearby: Arc<Mutex<Nearby>>) -> Self {
+    pub(super) fn new(mut news: watch::Receiver<BleSettings>, context: Context, nearby: Arc<Mutex<Nearby>>) -> Self {
         let (asking, asks) = mpsc::channel(ASKS);
-        let targets = settings.devices.iter().chain(&settings.any).map(|device| device.target.clone());
+        let settings = news.borrow_and_update().clone();
         let mut house = House {
             health: context.health.device("bluetooth"),
             flows: Arc::new(Flows::new(context.uptime.clone())),
@@ -90,20 +107,56 @@ impl House {
             sessions: Arc::default(),
             asking,
             nearby,
-            allow: Allow::new(targets.collect()),
+            allow: Allow::new(&[]),
             ladders: BTreeMap::new(),
             tasks: JoinSet::new(),
             context,
             settings,
+            news,
         };
-        for device in house.settings.devices.clone() {
-            house.admit(device);
-        }
+        house.follow();
         house
     }
 
+    /// Takes the newest settings: devices whose entries are as before go on, the others end or begin.
+    pub(super) fn follow(&mut self) {
+        self.settings = self.news.borrow_and_update().clone();
+        let wanted = self.settings.devices.clone();
+        let services: BTreeSet<Arc<str>> = self.settings.any.iter().map(|any| any.entry.clone()).collect();
+        for device in self.devices.iter_mut().filter(|device| !device.is_gone()) {
+            let stays = match device.of_service {
+                true => services.contains(&device.settings.entry),
+                false => wanted.contains(&device.settings),
+            };
+            if !stays {
+                device.told = None;
+                device.broadcasts = None;
+            }
+        }
+        for settings in wanted {
+            if !self.devices.iter().any(|device| !device.is_gone() && device.settings == settings) {
+                self.admit(settings, false);
+            }
+        }
+        self.allow_again();
+    }
+
+    /// The allow list anew, with what the devices are bound to.
+    fn allow_again(&mut self) {
+        let listed = self.devices.iter().enumerate().filter(|(_, device)| !device.is_gone() && !device.of_service);
+        let listed = listed.map(|(number, device)| (number, device.settings.target.clone()));
+        let services = self.settings.any.iter().enumerate().map(|(at, any)| (SERVICES + at, any.target.clone()));
+        self.allow = Allow::new(&listed.chain(services).collect::<Vec<_>>());
+        let now = Instant::now();
+        let bound: Vec<Place> = self.devices.iter().filter_map(|device| device.place.clone()).collect();
+        for place in bound {
+            self.claim(now, &place);
+            self.allow.linked(&place.address);
+        }
+    }
+
     /// Takes in a device and starts its task.
-    fn admit(&mut self, settings: BleDevice) -> usize {
+    fn admit(&mut self, settings: BleDevice, of_service: bool) -> usize {
         let number = self.devices.len();
         let (told, telling) = mpsc::channel(TOLD);
         let plan = &settings.plan;
@@ -122,7 +175,8 @@ impl House {
         }
         self.devices.push(Known {
             settings,
-            told,
+            told: Some(told),
+            of_service,
             place: None,
             linked: false,
             address: None,
@@ -138,8 +192,7 @@ impl House {
     }
 
     pub(super) fn wants_adapter(&self, info: &AdapterInfo) -> bool {
-        let named = |wanted: &String| **wanted == *info.name || wanted.eq_ignore_ascii_case(&info.address);
-        self.settings.adapters.is_empty() || self.settings.adapters.iter().any(named)
+        is_named(&self.settings.adapters, &info.name, &info.address)
     }
 
     /// How this adapter fared before, or a new ladder.
@@ -158,33 +211,48 @@ impl House {
             let (name, services) = nearby.heard_of(&place.adapter, &place.address).unwrap_or((None, &[]));
             (name.cloned(), services.to_vec())
         };
-        match self.allow.claim(now, &place.address, name.as_deref(), &services) {
-            Claim::Entry(number) if number < self.settings.devices.len() => {
-                let linked = self.devices[number].linked || self.devices[number].place.is_some();
-                if !linked {
-                    self.devices[number].address = Some(place.address.clone());
+        let seen = Seen { address: &place.address, name: name.as_deref(), services: &services };
+        match self.allow.claim(now, seen) {
+            Claim::Device(number) => {
+                let device = self.devices.get_mut(number)?;
+                if device.place.is_none() {
+                    device.address = Some(place.address.clone());
                 }
-                (self.devices[number].address.as_ref() == Some(&place.address)).then_some(number)
+                (device.address.as_ref() == Some(&place.address)).then_some(number)
             }
-            Claim::Entry(service) => self.any(service - self.settings.devices.len(), place),
-            Claim::Another(number) => {
-                let device = self.devices.get(number)?;
-                let health = self.context.health.device(&device.settings.device);
-                health.fault(Count::Refused, 1, &format_args!("{} has a fitting name too; give it an entry", place.address));
+            Claim::OfService(number) => self.any(number - SERVICES, place),
+            Claim::Another(number, told) => {
+                let health = self.context.health.device(&self.devices.get(number)?.settings.device);
+                health.count(Count::Refused, 1);
+                if told == allow::Told::Now {
+                    warn!(source = &**health.name(), "{} has a fitting name too; give it an entry", place.address);
+                }
                 None
             }
-            Claim::Full | Claim::NotListed => None,
+            Claim::TooMany(_, told) => {
+                self.health.count(Count::Refused, 1);
+                if told == allow::Told::Now {
+                    warn!("{} is one sensor too many of its service; give it an entry", place.address);
+                }
+                None
+            }
+            Claim::NotListed => None,
         }
     }
 
     fn any(&mut self, service: usize, place: &Place) -> Option<usize> {
-        let known = self.devices.iter().position(|device| device.address.as_ref() == Some(&place.address));
+        let is_it = |device: &Known| !device.is_gone() && device.address.as_ref() == Some(&place.address);
+        let known = self.devices.iter().position(is_it);
         if known.is_some() {
             return known;
         }
+        if self.devices.iter().filter(|device| device.of_service).count() >= MOST_OF_SERVICES {
+            self.health.count(Count::Refused, 1);
+            return None;
+        }
         let entry = self.settings.any.get(service)?.clone();
         let target = Target::Address(place.address.clone());
-        let number = self.admit(BleDevice { device: device_id(&place.address).into(), target, ..entry });
+        let number = self.admit(BleDevice { device: device_id(&place.address).into(), target, ..entry }, true);
         self.devices[number].address = Some(place.address.clone());
         Some(number)
     }
@@ -243,9 +311,33 @@ impl House {
         }
     }
 
-    /// The device whose radio is at this place.
-    pub(super) fn device_at(&mut self, place: &Place) -> Option<&mut Known> {
-        self.devices.iter_mut().find(|device| device.place.as_ref() == Some(place))
+    /// A link came up or went down: a linked sensor does not advertise and stays whose it is.
+    pub(super) fn linked(&mut self, now: Instant, place: &Place, linked: bool) {
+        let Some(device) = self.devices.iter_mut().find(|device| device.place.as_ref() == Some(place)) else { return };
+        device.linked = linked;
+        device.tell(if linked { Told::Linked } else { Told::Dropped });
+        match linked {
+            true => self.allow.linked(&place.address),
+            false => self.allow.freed(now, &place.address),
+        }
+    }
+
+    /// The device has the radio no longer.
+    pub(super) fn freed(&mut self, now: Instant, number: usize) {
+        let Some(device) = self.devices.get_mut(number) else { return };
+        device.linked = false;
+        if let Some(place) = device.place.take() {
+            self.allow.freed(now, &place.address);
+        }
+    }
+
+    /// The device's link is made, also where BlueZ had it from before.
+    pub(super) fn connected(&mut self, number: usize) {
+        let Some(device) = self.devices.get_mut(number) else { return };
+        device.linked = true;
+        if let Some(place) = &device.place {
+            self.allow.linked(&place.address);
+        }
     }
 
     /// Where to reach a device: the adapter that hears it best and still has room, else the one that hears it.
@@ -277,9 +369,14 @@ impl House {
     }
 
     /// Whether anything is listened for: a sensor that advertises, or one without a link, or any sensor.
-    pub(super) fn wants_scan(&self, _now: Instant) -> bool {
-        !self.settings.any.is_empty()
-            || self.devices.is_empty()
-            || self.devices.iter().any(|device| device.broadcasts.is_some() || !device.linked)
+    pub(super) fn wants_scan(&self, now: Instant) -> bool {
+        self.nearby().is_asked_for(now)
+            || !self.settings.any.is_empty()
+            || self.devices.iter().any(|device| !device.is_gone() && (device.broadcasts.is_some() || !device.linked))
     }
+}
+
+/// Whether an adapter is among those that are wanted, by name or address; all are where none is named.
+pub(super) fn is_named(wanted: &[String], name: &str, address: &str) -> bool {
+    wanted.is_empty() || wanted.iter().any(|wanted| wanted == name || wanted.eq_ignore_ascii_case(address))
 }

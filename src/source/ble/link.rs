@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::source::backoff::Backoff;
 use crate::source::ble::Plan;
 use crate::source::ble::turns::Kind;
-use crate::source::backoff::Backoff;
 
 /// Unheard for so long, a device that waits for its turn has gone.
 const UNHEARD: Duration = Duration::from_secs(60);
@@ -73,6 +73,8 @@ pub(super) enum State {
     Subscribed {
         /// When it is silent.
         until: Instant,
+        /// How many values there were before.
+        values: u64,
     },
     /// Values come.
     Streaming {
@@ -118,8 +120,8 @@ pub(super) enum Happened {
     Turn,
     /// The link is up.
     Linked,
-    /// Everything that the profile asks for is subscribed.
-    Subscribed,
+    /// Everything that the profile asks for is subscribed; how many values there were before.
+    Subscribed(u64),
     /// A look at its values: how many since the start.
     Values(u64),
     /// A try failed.
@@ -144,6 +146,8 @@ pub(super) enum Happened {
 pub(super) enum Failure {
     /// Common near many devices, and gone at the next try.
     Transient(String),
+    /// It is out of reach, or will advertise again at once: waiting to hear it is better than trying blindly.
+    Gone(String),
     /// Anything else that may pass.
     Passing(String),
     /// Nothing but a person helps.
@@ -162,14 +166,16 @@ pub(super) enum Do {
     /// List what the device has and subscribe what the profile wants.
     Subscribe,
     /// End the link or the try, and free the radio.
-    Disconnect {
+    Disconnect,
+    /// End what failed, count and say why, and free the radio.
+    GiveUp {
+        /// What failed.
+        why: String,
         /// Make BlueZ forget the device too.
         forget: bool,
     },
     /// Count and say that it was silent.
     Silent(Duration),
-    /// Count and say that a try failed.
-    Failed(String),
     /// Count and say that the link was lost.
     Lost,
 }
@@ -206,6 +212,11 @@ impl Link {
         &self.state
     }
 
+    /// Whether it is between the link and the last subscription.
+    pub(super) fn is_discovering(&self) -> bool {
+        matches!(self.state, State::Discovering { .. })
+    }
+
     /// Whether values come.
     pub(super) fn is_streaming(&self) -> bool {
         matches!(self.state, State::Streaming { .. })
@@ -236,7 +247,7 @@ impl Link {
             State::Advertising { heard } => Some(*heard + UNHEARD),
             State::Connecting { until }
             | State::Discovering { until }
-            | State::Subscribed { until }
+            | State::Subscribed { until, .. }
             | State::Backoff { until, .. }
             | State::Blocked { until, .. } => Some(*until),
             State::Streaming { looked, .. } => Some(*looked + self.silence_after() / 2),
@@ -267,7 +278,7 @@ impl Link {
                 vec![Do::Connect]
             }
             // A turn that comes too late is given back.
-            (_, Happened::Turn) => vec![Do::Disconnect { forget: false }],
+            (_, Happened::Turn) => vec![Do::Disconnect],
             (State::Connecting { .. }, Happened::Linked) => {
                 self.state = State::Discovering { until: now + DISCOVER };
                 vec![Do::Subscribe]
@@ -278,11 +289,13 @@ impl Link {
             (State::Connecting { .. } | State::Discovering { .. }, Happened::Dropped) => {
                 self.fail(now, Failure::Transient("the link went down at once".to_owned()), random)
             }
-            (State::Discovering { .. }, Happened::Subscribed) => {
-                self.state = State::Subscribed { until: now + self.first_value() };
+            (State::Discovering { .. }, Happened::Subscribed(values)) => {
+                self.state = State::Subscribed { until: now + self.first_value(), values };
                 Vec::new()
             }
-            (State::Subscribed { .. }, Happened::Values(values)) => self.first(now, values),
+            (State::Subscribed { values: before, .. }, Happened::Values(values)) if values > before => {
+                self.first(now, values)
+            }
             (State::Streaming { .. }, Happened::Values(values)) => self.look(now, values, random),
             (State::Subscribed { .. } | State::Streaming { .. }, Happened::Dropped) => self.dropped(now, random),
             (State::Subscribed { .. } | State::Streaming { .. }, Happened::Failed(failure)) => {
@@ -302,7 +315,7 @@ impl Link {
                 _,
                 Happened::Heard
                 | Happened::Linked
-                | Happened::Subscribed
+                | Happened::Subscribed(_)
                 | Happened::Values(_)
                 | Happened::Failed(_)
                 | Happened::Dropped
@@ -370,7 +383,7 @@ impl Link {
         self.backoff.reset();
         self.state = match self.kind {
             Kind::Streams => State::Streaming { looked: now, values, last: now },
-            Kind::Visits | Kind::Polls => State::Subscribed { until: now + LINGER },
+            Kind::Visits | Kind::Polls => State::Subscribed { until: now + LINGER, values },
         };
         Vec::new()
     }
@@ -391,7 +404,7 @@ impl Link {
             return Vec::new();
         }
         let mut todo = vec![Do::Silent(silent_for)];
-        todo.extend(self.fail(now, Failure::Transient("it fell silent".to_owned()), random));
+        todo.extend(self.fail(now, Failure::Gone("it fell silent".to_owned()), random));
         todo
     }
 
@@ -410,13 +423,13 @@ impl Link {
             return self.pause(now, Duration::from_secs(1), Pause::Done);
         }
         let mut todo = vec![Do::Lost];
-        todo.extend(self.fail(now, Failure::Transient("the link was lost".to_owned()), random));
+        todo.extend(self.fail(now, Failure::Gone("the link was lost".to_owned()), random));
         todo
     }
 
     fn pause(&mut self, now: Instant, wait: Duration, pause: Pause) -> Vec<Do> {
         self.state = State::Backoff { until: now + wait, pause };
-        vec![Do::Disconnect { forget: false }]
+        vec![Do::Disconnect]
     }
 
     fn fail(&mut self, now: Instant, failure: Failure, random: f64) -> Vec<Do> {
@@ -425,12 +438,16 @@ impl Link {
         let (at_once, why) = match failure {
             Failure::Lasting(reason) => {
                 self.state = State::Blocked { reason: reason.clone(), until: now + BLOCKED };
-                return vec![Do::Disconnect { forget: false }, Do::Failed(reason)];
+                return vec![Do::GiveUp { why: reason, forget: false }];
+            }
+            Failure::Gone(why) => {
+                self.state = State::Unseen;
+                return vec![Do::GiveUp { why, forget }];
             }
             Failure::Transient(why) => (self.failures <= AT_ONCE, why),
             Failure::Passing(why) => (false, why),
         };
-        let mut todo = vec![Do::Disconnect { forget }, Do::Failed(why)];
+        let mut todo = vec![Do::GiveUp { why, forget }];
         if at_once {
             todo.extend(self.ask(now));
         } else {

@@ -11,10 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// Peripherals in the list; for a further one the one unheard longest goes.
 pub const MOST: usize = 512;
+
+/// The radio listens for so long after somebody asked what is near, also where every listed sensor is linked.
+const ASKED: Duration = Duration::from_secs(15);
 
 /// Characters of a name that are kept. Advertised names have at most 29, read ones at most 248.
 const NAME_CHARS: usize = 64;
@@ -101,6 +103,8 @@ pub struct Payload {
 #[derive(Debug, Default)]
 pub struct Nearby {
     by_adapter: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Peripheral>>,
+    /// When somebody last wanted to see it.
+    asked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -167,6 +171,7 @@ impl Nearby {
     }
 
     /// Name and services of one, for deciding whose it is.
+    #[allow(clippy::type_complexity, reason = "a name and a list, told once")]
     pub fn heard_of(&self, adapter: &str, address: &str) -> Option<(Option<&Arc<str>>, &[Arc<str>])> {
         let it = self.by_adapter.get(adapter)?.get(address)?;
         Some((it.name.as_ref(), &it.services))
@@ -177,6 +182,16 @@ impl Nearby {
         let hearing = self.by_adapter.iter().filter_map(|(adapter, near)| Some((adapter, near.get(address)?)));
         let best = hearing.max_by(|(_, one), (_, other)| one.strength().total_cmp(&other.strength()))?;
         Some((best.0.clone(), best.1.rssi()))
+    }
+
+    /// Somebody wants to see the list: it is kept fresh for a while.
+    pub fn ask_for(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
+
+    /// Whether somebody wanted to see the list lately.
+    pub fn is_asked_for(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|asked| now.duration_since(asked) < ASKED)
     }
 
     /// All of them, the strongest first.
@@ -225,13 +240,13 @@ impl Peripheral {
         if let Some(rssi) = sighting.rssi.filter(|rssi| (-127..=20).contains(rssi)) {
             self.signal = Some(Signal::after(self.signal, now, f64::from(rssi)));
         }
-        for service in sighting.services.iter().map(short_uuid) {
+        for service in sighting.services {
             if self.services.len() < MOST_OF_EACH && !self.services.contains(&service) {
                 self.services.push(service);
             }
         }
         for (uuid, payload) in sighting.service_data {
-            lay(&mut self.service_data, short_uuid(&uuid), payload);
+            lay(&mut self.service_data, uuid, payload);
         }
         for (company, payload) in sighting.manufacturer {
             lay(&mut self.manufacturer, company, payload);
@@ -288,20 +303,6 @@ impl Signal {
         self.values >= LEAST_VALUES
             && self.quick - self.slow >= RISE_DB
             && now.saturating_duration_since(self.at) <= SIGNAL_AGE
-    }
-}
-
-/// A UUID as profiles write it: four hexadecimal digits where the Bluetooth SIG assigned it, else 128 bits with hyphens.
-pub fn short_uuid(uuid: &Arc<str>) -> Arc<str> {
-    /// `0000xxxx-0000-1000-8000-00805f9b34fb` without the xxxx.
-    const BASE: u128 = 0x0000_0000_0000_1000_8000_0080_5f9b_34fb;
-    match Uuid::try_parse(uuid) {
-        Ok(long) if long.as_u128() & !(0xffff << 96) == BASE => format!("{:04x}", long.as_u128() >> 96).into(),
-        Ok(long) => long.to_string().into(),
-        Err(_) if uuid.len() == 4 && uuid.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-            uuid.to_ascii_lowercase().into()
-        }
-        Err(_) => uuid.clone(),
     }
 }
 

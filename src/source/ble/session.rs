@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,10 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{info, warn};
 
 use crate::source::ble::adapter::Adapter;
-use crate::source::ble::bluez::{AdapterInfo, Advert, Bus, CallError, Change, Place, Signals};
+use crate::source::ble::bluez::{AdapterInfo, Bus, CallError};
 use crate::source::ble::device::{Asked, Radio, Told};
 use crate::source::ble::house::House;
 use crate::source::ble::ladder::{Rung, Sign, Symptom};
+use crate::source::ble::place::Place;
+use crate::source::ble::signals::{Advert, Change, Signals};
+use crate::source::ble::survey::NO_ADAPTER;
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
 use crate::source::health::Count;
@@ -77,6 +81,7 @@ impl Session<'_> {
                 Some(done) = done.recv() => self.done(done),
                 Some((device, asked)) = self.house.asks.recv() => self.asked(device, asked),
                 Some(advert) = signals.adverts.recv() => self.heard(advert),
+                Ok(()) = self.house.news.changed() => self.house.follow(),
                 () = async { match ask_again { Some(at) => sleep_until(at).await, None => std::future::pending().await } } => {
                     self.take_stock().await;
                 }
@@ -108,7 +113,7 @@ impl Session<'_> {
                     }
                 }
                 if none {
-                    self.house.health.set_state("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on");
+                    self.house.health.set_state(NO_ADAPTER);
                 } else if self.adapters.is_empty() {
                     let wanted = self.house.settings.adapters.join(", ");
                     self.house.health.set_state(&format!("none of the adapters {wanted} is there"));
@@ -152,11 +157,19 @@ impl Session<'_> {
                 self.house.keep_ladder(&name, adapter.ladder);
             }
         }
-        for device in &mut self.house.devices {
-            let there = device.place.as_ref().is_some_and(|place| adapter.is_none_or(|name| place.adapter == *name));
-            if there {
-                device.place = None;
-                device.linked = false;
+        let now = Instant::now();
+        for number in 0..self.house.devices.len() {
+            let place = self.house.devices.get(number).and_then(|device| device.place.as_ref());
+            if place.is_none_or(|place| adapter.is_some_and(|name| place.adapter != *name)) {
+                continue;
+            }
+            // An adapter that stays, without power, has no links any more.
+            self.of(number, |adapter| {
+                adapter.turns.freed(now, number);
+                adapter.turns.withdraw(now, number);
+            });
+            self.house.freed(now, number);
+            if let Some(device) = self.house.devices.get(number) {
                 device.tell(Told::RadioGone);
             }
         }
@@ -185,16 +198,12 @@ impl Session<'_> {
             }
             Change::Powered(name, false) => {
                 self.radio_gone(Some(&name));
-                if let Some(adapter) = self.adapters.get_mut(&name) {
-                    adapter.sick(now, Symptom::NotPowered);
-                }
+                // Off and on again is one of our own cures.
+                let adapter = self.adapters.get_mut(&name).filter(|adapter| !adapter.is_cycling());
+                let rung = adapter.and_then(|adapter| adapter.sick(now, Symptom::NotPowered));
+                self.climb(now, &name, rung);
             }
-            Change::Linked(place, linked) => {
-                if let Some(device) = self.house.device_at(&place) {
-                    device.linked = linked;
-                    device.tell(if linked { Told::Linked } else { Told::Dropped });
-                }
-            }
+            Change::Linked(place, linked) => self.house.linked(now, &place, linked),
             Change::Forgotten(place) => self.house.nearby().forget(&place.adapter, &place.address),
         }
     }
@@ -233,23 +242,33 @@ impl Session<'_> {
                     None => device.tell(Told::RadioGone),
                 }
             }
-            Asked::Free => self.of(number, |adapter| {
-                adapter.turns.freed(now, number);
-                adapter.turns.withdraw(now, number);
-            }),
-            Asked::Connected => self.of(number, |adapter| {
-                adapter.turns.connected(now, number);
-                adapter.ladder.well(now, Sign::Link);
-            }),
+            Asked::Free => {
+                self.of(number, |adapter| {
+                    adapter.turns.freed(now, number);
+                    adapter.turns.withdraw(now, number);
+                });
+                self.house.freed(now, number);
+            }
+            Asked::Connected => {
+                self.of(number, |adapter| {
+                    adapter.turns.connected(now, number);
+                    adapter.ladder.well(now, Sign::Link);
+                });
+                self.house.connected(number);
+            }
             Asked::Failed { hung } => {
                 self.of(number, |adapter| adapter.turns.failed(now, number));
                 self.failed(now, number, hung);
+                self.house.freed(now, number);
             }
             Asked::Flowing => self.of(number, |adapter| adapter.ladder.well(now, Sign::Value)),
             Asked::Forget => {
                 let place = self.house.devices.get(number).and_then(|device| device.place.clone());
                 self.of(number, |adapter| {
-                    info!(device = number, "bluetoothd is made to forget it: its cache or a phantom link may be the cause");
+                    info!(
+                        device = number,
+                        "bluetoothd is made to forget it: its cache or a phantom link may be the cause"
+                    );
                     adapter.health.count_named("devices_forgotten", 1);
                     adapter.forget(now, place.into_iter().collect());
                 });
@@ -286,6 +305,10 @@ impl Session<'_> {
                 }
             }
             Some(Rung::PowerCycle) => self.radio_gone(Some(name)),
+            // It would cut the links of the others too.
+            Some(Rung::RestartBluetoothd) if self.adapters.values().any(|adapter| adapter.turns.links() > 0) => {
+                info!(adapter = &**name, "bluetoothd is not restarted while other adapters have links");
+            }
             Some(Rung::RestartBluetoothd) => {
                 let bus = self.bus.clone();
                 tokio::spawn(async move {
@@ -301,6 +324,7 @@ impl Session<'_> {
     fn done(&mut self, done: Done) {
         let now = Instant::now();
         let Some(adapter) = self.adapters.get_mut(&done.adapter) else { return };
+        adapter.answered(now, &done.order, done.result.is_ok());
         let rung = match (&done.order, done.result) {
             (Order::QuietFor(number), Ok(central)) => {
                 let Some(device) = self.house.devices.get_mut(*number) else { return };
@@ -329,6 +353,8 @@ impl Session<'_> {
         let now = Instant::now();
         self.house.nearby().forget_unheard(now, UNHEARD);
         self.house.look_at_broadcasters(now);
+        let dropped = self.bus.dropped.swap(0, Relaxed);
+        self.house.health.fault(Count::Flooded, dropped, &"more advertisements than can be taken");
         let silent: Vec<(Arc<str>, Option<Rung>)> =
             self.adapters.values_mut().map(|adapter| (adapter.name.clone(), adapter.look(now))).collect();
         for (name, rung) in silent {

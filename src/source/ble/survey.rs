@@ -6,11 +6,30 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::reading::{BootId, Heard};
-use crate::source::ble::bluez::{Advert, Bus};
+use crate::source::ble::bluez::Bus;
 use crate::source::ble::flow::Flows;
+use crate::source::ble::house::is_named;
 use crate::source::ble::nearby::Nearby;
+use crate::source::ble::signals::Advert;
 use crate::source::ble::worker::{Done, Order, Sessions, Worker};
 use crate::source::context::Stop;
+
+/// What to do where there is no radio.
+pub(super) const NO_ADAPTER: &str = "no Bluetooth adapter is there; plug in a dongle, or switch the board's own on";
+
+/// The wanted adapters that are there and whether each is on, as `hci0` and true; the sentence for people where none is.
+pub async fn adapters(wanted: &[String]) -> Result<Vec<(Arc<str>, bool)>, String> {
+    let nobody = Arc::new(Flows::new(Arc::new(|| Heard { boot: BootId::WALL, ms: 0 })));
+    let (bus, _signals) = Bus::open(nobody).await.map_err(|why| why.to_string())?;
+    let known = bus.known().await.map_err(|why| why.to_string())?;
+    let found = known.adapters.into_iter().filter(|adapter| is_named(wanted, &adapter.name, &adapter.address));
+    let found: Vec<(Arc<str>, bool)> = found.map(|adapter| (adapter.name, adapter.powered)).collect();
+    match (found.is_empty(), wanted.is_empty()) {
+        (false, _) => Ok(found),
+        (true, true) => Err(NO_ADAPTER.to_owned()),
+        (true, false) => Err(format!("none of the adapters {} is there", wanted.join(", "))),
+    }
+}
 
 /// Listens on these adapters (names or addresses; all where none is named) and fills `nearby`, until told to stop. Fails
 /// with a sentence for people when nothing can be heard.
@@ -20,18 +39,22 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
     let bus = Arc::new(bus);
     let known = bus.known().await.map_err(|why| why.to_string())?;
     let (dones, mut done) = mpsc::channel::<Done>(16);
-    let wanted = |name: &str, address: &str| {
-        adapters.is_empty() || adapters.iter().any(|adapter| adapter == name || adapter.eq_ignore_ascii_case(address))
-    };
     let sessions = Arc::new(Sessions::default());
     let start = |name: Arc<str>| Worker::start(name, bus.clone(), sessions.clone(), dones.clone());
-    let found = known.adapters.iter().filter(|adapter| wanted(&adapter.name, &adapter.address));
+    let found = known.adapters.iter().filter(|adapter| is_named(adapters, &adapter.name, &adapter.address));
     let workers: Vec<Worker> = found.map(|adapter| start(adapter.name.clone())).collect();
     if workers.is_empty() {
-        return Err("no Bluetooth adapter is there; plug in a dongle, or switch the board's own on".to_owned());
+        return Err(NO_ADAPTER.to_owned());
     }
     for worker in &workers {
         worker.order(Order::Scan);
+    }
+    {
+        // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
+        let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, sighting, _) in known.peripherals.into_iter().filter(|(_, sighting, _)| sighting.rssi.is_some()) {
+            nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+        }
     }
     let mut deaf = 0;
     loop {

@@ -32,9 +32,6 @@ const SHOWN_LATE: [Duration; 3] = [Duration::from_millis(200), Duration::from_mi
 /// A device that is polled less often than this is left in between.
 const STAY: Duration = Duration::from_secs(10);
 
-/// How often a polled characteristic is read where the profile says nothing.
-const POLL: Duration = Duration::from_secs(60);
-
 /// A device's clock that differs by less is right.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
 
@@ -51,6 +48,8 @@ pub(super) struct Linked {
     pub(super) heard: Vec<Heard>,
     /// What the profile asks for and the device has not.
     pub(super) lacking: Vec<Arc<str>>,
+    /// The hub has set or checked the device's clock on this link.
+    pub(super) clock_checked: bool,
 }
 
 /// What goes on being said while the link is up.
@@ -58,8 +57,6 @@ pub(super) struct Talk {
     gatt: Gatt,
     polls: Vec<Poll>,
     keepalive: Option<(Repeated, Characteristic, Instant)>,
-    /// The hub has set or checked the device's clock on this link.
-    pub(super) clock_checked: bool,
 }
 
 struct Poll {
@@ -97,10 +94,18 @@ pub(super) async fn subscribe(
     if !claimed.iter().any(|(wanted, _)| needed(wanted)) {
         let wanted: Vec<&str> = plan.channels.iter().filter(|wanted| needed(wanted)).map(|w| &*w.name).collect();
         let wanted = wanted.join(", ");
-        return Err(Failure::Lasting(format!("has none of {wanted}, which its profile decodes; is it the right profile?")));
+        return Err(Failure::Lasting(format!(
+            "has none of {wanted}, which its profile decodes; is it the right profile?"
+        )));
     }
     let heard = context(&gatt, &claimed).await;
     let clock_checked = clock(&gatt, plan, wall).await;
+    if let Some(records) = &plan.link.records {
+        let control = gatt.of(&records.control).next();
+        let control = control.ok_or_else(|| Failure::Lasting(format!("has no control point {}", records.control)))?;
+        flows.open(&control.path, route(records.control.clone(), true));
+        gatt.subscribe(control).await.or_else(in_progress).map_err(refused)?;
+    }
     for (wanted, characteristic) in &claimed {
         let kept = wanted.get == Get::Indicate || characteristic.indicates() || plan.link.records.is_some();
         if matches!(wanted.get, Get::Notify | Get::Indicate) {
@@ -118,7 +123,7 @@ pub(super) async fn subscribe(
     let polls = claimed.iter().filter(|(wanted, _)| wanted.get == Get::Poll).map(|(wanted, characteristic)| Poll {
         channel: wanted.name.clone(),
         characteristic: characteristic.clone(),
-        every: wanted.every.unwrap_or(POLL),
+        every: wanted.every,
         next: now,
     });
     let polls = polls.collect();
@@ -126,16 +131,17 @@ pub(super) async fn subscribe(
         let next = now + repeated.every;
         (repeated, to, next)
     });
-    Ok(Linked { talk: Talk { gatt, polls, keepalive, clock_checked }, heard, lacking })
+    Ok(Linked { talk: Talk { gatt, polls, keepalive }, heard, lacking, clock_checked })
 }
 
 /// Lists what the device has; a little later once more where something is not there yet.
 async fn listed(radio: &Radio, plan: &Plan) -> Result<Gatt, Failure> {
     let mut gatt = Gatt::list(radio.bus.clone(), &radio.place).await.map_err(refused)?;
     for wait in SHOWN_LATE {
-        let complete = plan.channels.iter().any(|wanted| {
-            wanted.get != Get::ReadOnce && gatt.of(name_and_place(&wanted.name).0).next().is_some()
-        });
+        let complete = plan
+            .channels
+            .iter()
+            .any(|wanted| wanted.get != Get::ReadOnce && gatt.of(name_and_place(&wanted.name).0).next().is_some());
         if complete {
             break;
         }
@@ -231,8 +237,18 @@ impl Talk {
         self.next_at().is_some_and(|at| at <= now)
     }
 
-    /// Says what is due; what was read comes into `heard`.
-    pub(super) async fn say(&mut self, now: Instant, heard: &mut Vec<Heard>) -> Result<(), Failure> {
+    /// Says what is due, and `order` to the control point of stored records; what was read comes into `heard`.
+    pub(super) async fn say(
+        &mut self,
+        now: Instant,
+        order: Option<(Arc<str>, Vec<u8>)>,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), Failure> {
+        if let Some((control, bytes)) = order
+            && let Some(characteristic) = self.gatt.of(&control).next()
+        {
+            self.gatt.write(characteristic, &bytes).await.map_err(refused)?;
+        }
         for poll in self.polls.iter_mut().filter(|poll| poll.next <= now) {
             poll.next = now + poll.every;
             let bytes = self.gatt.read(&poll.characteristic).await.map_err(refused)?;
@@ -253,20 +269,6 @@ impl Talk {
         let rest = next.saturating_duration_since(now);
         (rest > STAY).then_some(rest)
     }
-
-    /// Whether this is the characteristic through which records are asked for.
-    pub(super) fn is_control(&self, _channel: &str) -> bool {
-        false
-    }
-
-    /// The control point answered.
-    pub(super) fn answered(&mut self, _bytes: &[u8]) {}
-
-    /// A record came.
-    pub(super) fn record(&mut self, _bytes: &[u8]) {}
-
-    /// The oldest record that was not durable is durable now.
-    pub(super) fn durable(&mut self) {}
 }
 
 /// Someone else has asked for the same notifications, or we had before a restart: they come.

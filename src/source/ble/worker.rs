@@ -10,7 +10,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::source::ble::bluez::{Bus, CallError, DEADLINE, Place};
+use crate::source::ble::bluez::{Bus, CallError, DEADLINE};
+use crate::source::ble::place::Place;
 
 /// How many orders may wait.
 const ORDERS: usize = 64;

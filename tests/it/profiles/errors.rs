@@ -129,7 +129,8 @@ fn what_an_example_expects_and_what_came_are_both_said() {
 #[test]
 fn an_entry_with_an_unknown_profile_hears_near_names() {
     let set = ProfileSet::builtin().unwrap();
-    let binding = EntryBinding { entry: "strap-anna".into(), profile: "bluetooth-hart-rate".into(), component: None };
+    let (entry, profile) = ("strap-anna".into(), "bluetooth-hart-rate".into());
+    let binding = EntryBinding { entry, profile, component: None, key: None };
     let error = Catalog::new(&set, vec![binding], Limits::default()).unwrap_err().to_string();
     assert!(error.contains("strap-anna") && error.contains("did you mean \"bluetooth-heart-rate\""), "{error}");
 }

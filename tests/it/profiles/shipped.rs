@@ -69,7 +69,7 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
 /// One catalog with an entry for each shipped profile.
 fn everything() -> (ProfileSet, Catalog) {
     let set = ProfileSet::builtin().unwrap();
-    let bind = |id: &str| EntryBinding { entry: id.into(), profile: id.to_owned(), component: None };
+    let bind = |id: &str| EntryBinding { entry: id.into(), profile: id.to_owned(), component: None, key: None };
     let bindings = set.iter().map(|profile| bind(profile.id())).collect();
     let catalog = Catalog::new(&set, bindings, Limits::default()).unwrap();
     (set, catalog)
@@ -82,7 +82,7 @@ fn any_bytes_are_safe_in_every_channel() {
         proptest::test_runner::TestRunner::new(ProptestConfig { cases: 2_000, ..ProptestConfig::default() });
     let outcome = runner.run(&any_frame(), |bytes| {
         for profile in set.iter() {
-            for (channel, _) in profile.channels() {
+            for channel in profile.channels().map(|channel| channel.name) {
                 let mut reading = reading(profile, channel, &bytes, 1);
                 reading.entry = profile.id().clone();
                 let said = catalog.interpret(&reading, 1, &mut DeviceMemory::default());
@@ -118,7 +118,7 @@ fn a_megabyte_of_anything_takes_bounded_time() {
     ];
     for bytes in &texts {
         for profile in set.iter() {
-            for (channel, _) in profile.channels() {
+            for channel in profile.channels().map(|channel| channel.name) {
                 let mut reading = reading(profile, channel, bytes, 1);
                 reading.entry = profile.id().clone();
                 let start = Instant::now();

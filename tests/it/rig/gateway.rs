@@ -10,16 +10,23 @@ use serde_json::Value;
 pub(crate) struct Hub {
     pub(crate) dir: tempfile::TempDir,
     child: Option<Child>,
+    environment: Vec<(String, String)>,
 }
 
 impl Hub {
     /// A hub whose main file holds `[gateway]` with a folder of its own, then `rest`.
     pub(crate) fn new(rest: &str) -> Hub {
         let dir = tempfile::tempdir().expect("a folder for the hub");
-        let hub = Hub { dir, child: None };
+        let hub = Hub { dir, child: None, environment: Vec::new() };
         let head = format!("[gateway]\nid = \"hub-test\"\ndata_dir = {:?}\n", hub.data_dir());
         std::fs::write(hub.config(), head + rest).expect("writing the configuration");
         hub
+    }
+
+    /// A variable for everything that this hub runs from now on.
+    #[allow(dead_code, reason = "for the tests of the Bluetooth source, which need a bus of their own")]
+    pub(crate) fn env(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -34,6 +41,7 @@ impl Hub {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_biogate"));
         command.arg("--config").arg(self.config()).args(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -79,6 +87,15 @@ impl Hub {
                 panic!("the gateway did not stop in time; its log:\n{}", self.log());
             }
         }
+    }
+
+    /// How much memory it holds now, in KiB.
+    #[allow(dead_code, reason = "for the tests of the Bluetooth source, whose sensors flood")]
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let id = self.child.as_ref().expect("a running gateway").id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("its status in /proc");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number of KiB")
     }
 
     /// Whether it still runs.

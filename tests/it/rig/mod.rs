@@ -1,5 +1,7 @@
 //! The rig: real parts on loopback, each started for one test and stopped by its own id.
 
+pub(crate) mod bluez;
+pub(crate) mod bluez_words;
 pub(crate) mod clickhouse;
 pub(crate) mod events;
 pub(crate) mod gateway;

@@ -27,7 +27,8 @@ impl Rig {
         let (stop, switch) = watch::channel(false);
         let ticks = AtomicU64::new(1_000);
         let uptime = Arc::new(move || Heard { boot: BootId::WALL, ms: ticks.fetch_add(1, Relaxed) });
-        let context = Context { inlet, health: health.clone(), uptime, stop: Stop::new(switch) };
+        let context =
+            Context { inlet, health: health.clone(), uptime, wall: Arc::new(|| None), stop: Stop::new(switch) };
         (context, Rig { deliveries, health, stop })
     }
 
