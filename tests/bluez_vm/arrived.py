@@ -55,16 +55,18 @@ class Outage:
     # What is on its way when bluetoothd ends is in a socket of its, and ends with it.
     ON_THE_WAY = 0.5
 
-    def __init__(self, what, began):
+    def __init__(self, what, began, gone):
         self.what = what
+        # When bluetoothd was told to end, and when it had ended: until then values may still arrive.
         self.began = began
+        self.gone = gone
         # strap -> (when its first event after it was sent, when that was seen)
         self.over = {}
 
     def look(self, straps, arrived):
         """Whether all straps are back."""
         for strap in straps:
-            number = arrived.first_sent_after(strap, self.began)
+            number = arrived.first_sent_after(strap, self.gone)
             if number is not None:
                 # A range may bring several numbers at once; the oldest of them ends the outage.
                 self.over.setdefault(strap, (strap.sent[number], arrived.of(strap.name)[number]))

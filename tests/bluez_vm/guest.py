@@ -92,6 +92,11 @@ class Guest:
             raise RuntimeError(f"{command!r} in the guest ends with {found[1]}: {lines}")
         return "\n".join(lines)
 
+    def kernel_faults(self):
+        """Lines of the console by which a kernel says that it is broken."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [line for line in lines if re.search(r"kernel BUG|Oops|BUG: |WARNING: ", line)]
+
     async def stop(self):
         # Its root is read-only: there is nothing to shut down for.
         await stop(self.process)

@@ -33,10 +33,29 @@ class Link(LocalLink):
 
 
 class GuestController(Controller):
-    """bumble 0.0.236 answers a cancelled connection attempt and remembers it all the same; the next attempt would be
-    refused."""
+    """What Linux asks of a controller and bumble 0.0.236 does not do."""
+
+    def send_hci_packet(self, packet):
+        """bumble says that it knows private addresses. Of such a controller Linux awaits the enhanced event, and does
+        nothing else until 4 s are over."""
+        if isinstance(packet, hci.HCI_LE_Connection_Complete_Event):
+            packet = hci.HCI_LE_Enhanced_Connection_Complete_Event(
+                status=packet.status,
+                connection_handle=packet.connection_handle,
+                role=packet.role,
+                peer_address_type=packet.peer_address_type,
+                peer_address=packet.peer_address,
+                local_resolvable_private_address=hci.Address.ANY,
+                peer_resolvable_private_address=hci.Address.ANY,
+                connection_interval=packet.connection_interval,
+                peripheral_latency=packet.peripheral_latency,
+                supervision_timeout=packet.supervision_timeout,
+                central_clock_accuracy=packet.central_clock_accuracy,
+            )
+        super().send_hci_packet(packet)
 
     def on_hci_le_create_connection_cancel_command(self, _command):
+        """bumble answers, remembers the attempt all the same, and would refuse the next one."""
         pending, self.pending_le_connection = self.pending_le_connection, None
         if pending is None:
             return hci.HCI_StatusReturnParameters(hci.HCI_ErrorCode.COMMAND_DISALLOWED_ERROR)
