@@ -83,7 +83,7 @@ async fn listen(arguments: &AddArgs, config: &Config, claims: &Claims) -> anyhow
     if target.as_ref().is_some_and(|target| target.key == "serial" || arguments.profile.is_some()) {
         return Ok(Vec::new());
     }
-    let ears = Ears::open(&config.control_socket()).await?;
+    let ears = Ears::open(&config.control_socket(), config.ble.adapters.clone()).await?;
     if !arguments.yes {
         println!("listening for {}; hold the sensor to the hub", humantime::format_duration(arguments.time));
     }

@@ -44,9 +44,9 @@ pub(super) struct ScanArgs {
 pub(super) async fn run(arguments: ScanArgs, file: &Path) -> anyhow::Result<ExitCode> {
     let config = surroundings::config_if_any(file)?;
     let socket = config.as_ref().map_or_else(|| DEFAULT_SOCKET.into(), |config| config.control_socket());
-    let devices = config.map(|config| config.devices).unwrap_or_default();
+    let (devices, adapters) = config.map(|config| (config.devices, config.ble.adapters)).unwrap_or_default();
     let claims = Claims::new(arguments.folders.load()?.set)?;
-    let ears = Ears::open(&socket).await?;
+    let ears = Ears::open(&socket, adapters).await?;
     let end = Instant::now() + arguments.time;
     let live = std::io::stdout().is_terminal() && !arguments.json;
     let mut drawn = 0;

@@ -46,8 +46,8 @@ pub(super) enum Ears {
 }
 
 impl Ears {
-    /// The gateway's where it hears anything; two may listen on one adapter.
-    pub(super) async fn open(socket: &Path) -> anyhow::Result<Self> {
+    /// The gateway's where it hears anything, else our own on these adapters; two may listen on one.
+    pub(super) async fn open(socket: &Path, adapters: Vec<String>) -> anyhow::Result<Self> {
         let heard: Option<Vec<Near>> = client::get(socket, "/near").await?;
         if heard.is_some_and(|heard| !heard.is_empty()) {
             return Ok(Ears::Gateway { socket: socket.to_path_buf() });
@@ -55,7 +55,7 @@ impl Ears {
         let nearby: Arc<Mutex<Nearby>> = Arc::default();
         let (stop, stopping) = watch::channel(false);
         let filled = nearby.clone();
-        let survey = tokio::spawn(async move { survey::run(&[], filled, Stop::new(stopping)).await });
+        let survey = tokio::spawn(async move { survey::run(&adapters, filled, Stop::new(stopping)).await });
         Ok(Ears::Own { nearby, stop, survey: Some(survey) })
     }
 

@@ -61,7 +61,7 @@ impl Board {
         })
     }
 
-    /// What is near, the strongest first.
+    /// What is near, the strongest first. Who asks makes the radio listen for a while.
     #[cfg(feature = "ble")]
     pub fn near(&self) -> Vec<Near> {
         let now = tokio::time::Instant::now();

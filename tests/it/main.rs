@@ -5,9 +5,15 @@
 #[cfg(feature = "ble")]
 mod at_the_hub;
 #[cfg(feature = "ble")]
+mod ble_allow;
+#[cfg(feature = "ble")]
+mod ble_commands;
+#[cfg(feature = "ble")]
 mod ble_follow;
 #[cfg(feature = "ble")]
 mod ble_ladder;
+#[cfg(feature = "ble")]
+mod ble_records;
 #[cfg(feature = "ble")]
 mod ble_streams;
 #[cfg(feature = "ble")]

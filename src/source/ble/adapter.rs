@@ -24,6 +24,8 @@ pub(super) struct Adapter {
     pub(super) health: Arc<DeviceHealth>,
     worker: Worker,
     scan: Scan,
+    /// It was said that nothing is listened for.
+    rests: bool,
     /// When it last heard anything, or began to listen.
     heard: Instant,
     /// It is being switched off and on.
@@ -57,6 +59,7 @@ impl Adapter {
             health,
             worker,
             scan: Scan::Off,
+            rests: false,
             heard: now,
             cycling: false,
         }
@@ -72,12 +75,17 @@ impl Adapter {
                 self.scan = Scan::Off;
                 self.order(now, Order::Quiet);
             }
+            Scan::Off if !self.rests && self.turns.connecting().is_none() => {
+                self.rests = true;
+                self.health.set_state("every sensor has its link; nothing else is listened for");
+            }
             Scan::Off | Scan::On | Scan::Starting | Scan::Refused(_) => {}
         }
     }
 
     fn start_scan(&mut self, now: Instant) {
         self.scan = Scan::Starting;
+        self.rests = false;
         self.heard = now;
         self.order(now, Order::Scan);
     }
@@ -85,6 +93,7 @@ impl Adapter {
     /// The scan pauses; the device connects when that is done.
     pub(super) fn quiet_for(&mut self, now: Instant, device: usize) {
         self.scan = Scan::Off;
+        self.rests = false;
         self.order(now, Order::QuietFor(device));
     }
 

@@ -1,5 +1,6 @@
 //! Listens without reading anybody: what `scan`, `add` and `pair` do where no gateway runs.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -9,7 +10,8 @@ use crate::reading::{BootId, Heard};
 use crate::source::ble::bluez::Bus;
 use crate::source::ble::flow::Flows;
 use crate::source::ble::house::is_named;
-use crate::source::ble::nearby::Nearby;
+use crate::source::ble::nearby::{Nearby, Sighting};
+use crate::source::ble::place::Place;
 use crate::source::ble::signals::Advert;
 use crate::source::ble::worker::{Done, Order, Sessions, Worker};
 use crate::source::context::Stop;
@@ -49,11 +51,17 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
     for worker in &workers {
         worker.order(Order::Scan);
     }
-    {
-        // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again.
+    let hear = |place: &Place, sighting: Sighting| {
         let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, sighting, _) in known.peripherals.into_iter().filter(|(_, sighting, _)| sighting.rssi.is_some()) {
-            nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+        nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+    };
+    // BlueZ tells only what changes: of a peripheral that it knows, neither name nor services come again. One that nobody
+    // hears now may be far away; what is known of it counts from its first advertisement on.
+    let mut unheard = HashMap::new();
+    for (place, sighting, _) in known.peripherals {
+        match sighting.rssi {
+            Some(_) => hear(&place, sighting),
+            None => drop(unheard.insert(place, sighting)),
         }
     }
     let mut deaf = 0;
@@ -61,8 +69,10 @@ pub async fn run(adapters: &[String], nearby: Arc<Mutex<Nearby>>, mut stop: Stop
         tokio::select! {
             () = stop.wait() => break,
             Some(Advert { place, sighting }) = signals.adverts.recv() => {
-                let mut nearby = nearby.lock().unwrap_or_else(PoisonError::into_inner);
-                nearby.hear(Instant::now(), &place.adapter, &place.address, sighting);
+                if let Some(known) = unheard.remove(&place) {
+                    hear(&place, known);
+                }
+                hear(&place, sighting);
             }
             // Nobody reads these here; a full channel would end the session.
             Some(_change) = signals.changes.recv() => {}

@@ -54,8 +54,14 @@ impl Hub {
 
     /// Starts `biogate run`; its log is appended to `log` in the hub's folder.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with further arguments.
+    pub(crate) fn start_with(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log")).expect("log");
         let mut command = self.command(&["run"]);
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(command.spawn().expect("starting biogate run"));
     }

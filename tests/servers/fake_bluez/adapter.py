@@ -126,6 +126,11 @@ class Adapter(BusInterface):
         if self.discoverers and self.short in peripheral.adapters and peripheral.address not in self.listening:
             self.listening[peripheral.address] = self.tree.spawn(self.listened(peripheral))
 
+    def listen_no_longer(self, address):
+        task = self.listening.pop(address, None)
+        if task:
+            task.cancel()
+
     async def listened(self, peripheral):
         await asyncio.sleep(random.uniform(0.01, min(0.1, peripheral.every_ms / 1000)))
         while True:

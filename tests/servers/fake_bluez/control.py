@@ -94,6 +94,8 @@ class Control:
         peripheral = self.bluetoothd.room.pop(address)
         peripheral.absent = True
         peripheral.drop_link()
+        for adapter in self.bluetoothd.adapters.values():
+            adapter.listen_no_longer(address)
 
     def do_fail(self, method, where="", **fault):
         self.bluetoothd.faults.switch_on(method=method, where=where.replace(":", "_"), **fault)
