@@ -85,7 +85,7 @@ def account(strap, arrived, outages):
     for outage in outages:
         lost = [number for number, sent in missing.items() if outage.covers(strap, sent)]
         explained.update(lost)
-        parts.append(f"{len(lost)} lost in the outage ({outage.what})")
+        parts.append(f"{len(lost)} lost while {outage.what}")
     # StartNotify answers before the client has taken up the values of that first moment.
     first = min(seen, default=0)
     before = [number for number in missing if number < first and number not in explained]

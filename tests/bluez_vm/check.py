@@ -18,7 +18,7 @@ from guest import Guest, stop, tied
 from radio import Radio
 
 HERE = Path(__file__).parent
-OUTAGES = {"TERM": "bluetoothd restarted", "KILL": "bluetoothd killed"}
+OUTAGES = {"TERM": "bluetoothd was restarted", "KILL": "bluetoothd was killed"}
 
 
 class Failed(Exception):
@@ -109,7 +109,7 @@ class Check:
         await self.guest.shell("start_bluetoothd")
         await self.until(f"events of all straps again ({what})", lambda arrived: outage.look(self.radio.straps, arrived))
         for strap, (_, seen) in outage.over.items():
-            self.say(f"{what}: first new event of {strap.name} after {seen - outage.began:.1f} s")
+            self.say(f"{what}: {strap.name} again after {seen - outage.began:.1f} s")
         return outage
 
     async def run(self):
