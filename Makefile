@@ -3,7 +3,7 @@
 
 ARGS ?=
 
-.PHONY: demo test lint bench soak-ble arm64 armv7
+.PHONY: demo test test-bluez-vm lint bench soak-ble arm64 armv7
 
 # The gateway for real with virtual patients: no broker, warehouse, Bluetooth or hardware.
 demo:
@@ -13,6 +13,10 @@ demo:
 # All tests, with the real parts they need; says at the end what was skipped and why.
 test:
 	@scripts/test.sh $(ARGS)
+
+# The gateway against the real bluetoothd, in an emulated machine with emulated straps (docs/testing.md).
+test-bluez-vm:
+	@tests/bluez_vm/run.sh $(ARGS)
 
 lint:
 	@scripts/setup.sh test

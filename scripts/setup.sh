@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh demo|test   Installs the system packages that are missing on a Debian-like machine with git and Rust.
+# setup.sh demo|test|bluez-vm   Installs the system packages that are missing on a Debian-like machine with git and Rust.
 # As root, or where sudo asks nothing, it installs them; otherwise it prints the one line to run and exits 1.
 set -euo pipefail
 
@@ -14,9 +14,9 @@ need() {
 }
 
 case $for_what in
-demo | test) ;;
+demo | test | bluez-vm) ;;
 *)
-    echo "usage: scripts/setup.sh demo|test" >&2
+    echo "usage: scripts/setup.sh demo|test|bluez-vm" >&2
     exit 2
     ;;
 esac
@@ -47,6 +47,18 @@ if [ "$for_what" = test ]; then
     need dbus-daemon command -v dbus-daemon
     need libdbus-1-dev pkg-config --exists dbus-1
     need tzdata test -e /usr/share/zoneinfo/Europe/Berlin
+fi
+if [ "$for_what" = bluez-vm ]; then
+    need qemu-system-x86 command -v qemu-system-x86_64
+    need mmdebstrap command -v mmdebstrap
+    need cpio command -v cpio
+    need kmod test -x /usr/sbin/modprobe -o -x /sbin/modprobe
+    need python3-venv python3 -c 'import ensurepip, venv'
+    need util-linux command -v setpriv
+    # To build the guest without being root, by subordinate ids.
+    if [ "$(id -u)" -ne 0 ]; then
+        need uidmap command -v newuidmap
+    fi
 fi
 
 if [ ${#missing[@]} -eq 0 ]; then

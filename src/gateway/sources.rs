@@ -210,10 +210,14 @@ fn ble_settings(config: &Config, catalog: &Catalog) -> Result<Option<BleSettings
                 device.profile
             ))
         })?;
+        let target: Target = target.parse().map_err(|why| error(format!("ble: {why}")))?;
+        if let Some(other) = devices.iter().find(|other: &&BleDevice| other.target == target) {
+            return Err(error(format!("found the ble of device \"{}\"; one sensor has one entry", other.entry)));
+        }
         devices.push(BleDevice {
             device: device.name.clone(),
             entry: device.name.clone(),
-            target: target.parse().map_err(|why| error(format!("ble: {why}")))?,
+            target,
             plan: Arc::new(plan),
             silence: *silence,
         });
