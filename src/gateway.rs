@@ -36,6 +36,9 @@ use timekeeping::Timekeeping;
 /// What is left of the ten seconds of a stop, for each of its steps.
 const STEP_DEADLINE: Duration = Duration::from_millis(2_500);
 
+/// What sources have in hand at a stop reaches the intake within this.
+const IN_HAND: Duration = Duration::from_millis(150);
+
 /// How long a start waits for a store that somebody else holds.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -216,6 +219,8 @@ impl Gateway {
         self.sources.stop();
         self.inlet = None;
         if drain {
+            // A closed intake takes nothing more, and what a Bluetooth device was told is received comes never again.
+            tokio::time::sleep(IN_HAND).await;
             self.drain_intake.send_replace(true);
             match timeout(STEP_DEADLINE, &mut self.intake).await {
                 Ok(ended) => ended.context("the intake")??,

@@ -86,6 +86,9 @@ pub(super) struct Ends {
     pub(super) flows: Arc<Flows>,
 }
 
+/// A reading that waits for its place at a stop waits no longer.
+const LAST: Duration = Duration::from_millis(100);
+
 /// Ending a link that hangs is not waited for longer.
 const LEAVE: Duration = Duration::from_secs(5);
 
@@ -194,6 +197,11 @@ impl Device {
                 }
             }
         }
+        if let Some(delivering) = self.delivering.take()
+            && timeout(LAST, delivering).await.is_err()
+        {
+            self.flow.health.count(Count::Dropped, 1);
+        }
         self.hand_over(&mut kept);
         self.leave().await;
         self.hand_over(&mut kept);
@@ -202,7 +210,7 @@ impl Device {
         self.flow.health.set_state("stopped");
     }
 
-    /// At a stop: what was confirmed to a device on the air is not left behind.
+    /// At a stop: what was confirmed to a device on the air is delivered while there are places, and else counted.
     fn hand_over(&mut self, kept: &mut mpsc::Receiver<Reading>) {
         while let Ok(reading) = kept.try_recv() {
             let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);
