@@ -196,6 +196,16 @@ impl Bus {
         Ok(paired.0)
     }
 
+    /// Whether the services of a linked peripheral are known.
+    pub(super) async fn is_resolved(&self, place: &Place) -> Result<bool, CallError> {
+        let (resolved,): (Variant<bool>,) = self
+            .at(path_of(place))
+            .method_call(PROPERTIES, "Get", (DEVICE, "ServicesResolved"))
+            .await
+            .map_err(|why| CallError::of("Get ServicesResolved", &why))?;
+        Ok(resolved.0)
+    }
+
     /// Makes BlueZ forget a peripheral, its cached services and a link that only BlueZ believes in.
     pub(super) async fn remove(&self, place: &Place) -> Result<(), CallError> {
         let () = self

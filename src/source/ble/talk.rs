@@ -23,6 +23,9 @@ use crate::source::ble::{Plan, Wanted};
 /// btleplug waits for the link and for the services; the link's state has shorter deadlines of its own.
 const CONNECT: Duration = Duration::from_secs(60);
 
+/// How often it is asked whether the services are resolved, besides waiting for the news.
+const ASK_RESOLVED: Duration = Duration::from_secs(1);
+
 /// A read of context that takes longer is left out, and those after it too: the device is waiting to talk.
 const CONTEXT: Duration = Duration::from_secs(3);
 
@@ -75,7 +78,18 @@ pub(super) async fn connect(radio: &Radio) -> Result<(), Failure> {
     let known = known.map_err(|why| failure(&why.to_string()))?;
     let peripheral = known.into_iter().find(|peripheral| peripheral.address().to_string() == *radio.place.address);
     let peripheral = peripheral.ok_or_else(|| Failure::Passing("bluetoothd has forgotten it".to_owned()))?;
-    match timeout(CONNECT, peripheral.connect()).await {
+    // btleplug misses the news at times when two are resolved at once; then asking finds it.
+    let resolved = async {
+        while radio.bus.is_resolved(&radio.place).await != Ok(true) {
+            sleep(ASK_RESOLVED).await;
+        }
+    };
+    let connected = tokio::select! {
+        biased;
+        connected = timeout(CONNECT, peripheral.connect()) => connected,
+        () = async { sleep(ASK_RESOLVED).await; resolved.await } => Ok(Ok(())),
+    };
+    match connected {
         Ok(Ok(())) => Ok(()),
         Ok(Err(why)) => Err(failure(&why.to_string())),
         Err(_elapsed) => Err(Failure::Passing("bluetoothd does not answer Connect".to_owned())),
