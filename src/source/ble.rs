@@ -28,6 +28,7 @@ mod session;
 mod signals;
 pub mod survey;
 mod talk;
+mod told;
 pub mod turns;
 mod worker;
 

@@ -10,74 +10,25 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use btleplug::platform::Adapter as Central;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::reading::{Channel, Reading};
-use crate::source::ble::bluez::Bus;
+use crate::source::ble::BleDevice;
 use crate::source::ble::fetch::{self, End, Fetch};
 use crate::source::ble::flow::{Flow, Flows, KEPT, Route};
 use crate::source::ble::link::{Do, Failure, Happened, Link, kind_of};
-use crate::source::ble::place::Place;
-use crate::source::ble::talk::{self, Linked, Talk};
-use crate::source::ble::turns::Kind;
-use crate::source::ble::{BleDevice, talk::Heard};
+use crate::source::ble::talk::{self, Heard, Linked, Radio, Talk};
+use crate::source::ble::told::{Asked, Told};
 use crate::source::context::Context;
 use crate::source::delivery::{Delivery, Receipt};
 use crate::source::health::Count;
-
-/// How many words from the session may wait; it says a few in a second at most.
-pub(super) const TOLD: usize = 64;
 
 /// A stored record is committed at once: a receipt that is awaited fills this window.
 const RECEIPT_WINDOW: usize = 2;
 
 /// Receipts that are waited for at most, before the next record is taken.
 const AWAITED: usize = 256;
-
-/// What the session tells a device.
-pub(super) enum Told {
-    /// Its advertisement was heard.
-    Heard,
-    /// The radio is its own.
-    Turn(Radio),
-    /// Its link is up.
-    Linked,
-    /// Its link is down.
-    Dropped,
-    /// Others want the radio.
-    Yield,
-    /// Its adapter, or bluetoothd, is gone.
-    RadioGone,
-}
-
-/// What a device tells the session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// It wants the radio.
-    Radio(Kind),
-    /// It no longer does, or gives it back.
-    Free,
-    /// The link is made, the next device may connect.
-    Linked,
-    /// And its services are known.
-    Connected,
-    /// A try failed; whether BlueZ did not answer.
-    Failed { hung: bool },
-    /// Values come.
-    Flowing,
-    /// BlueZ shall forget it.
-    Forget,
-}
-
-/// The radio as a device is given it.
-#[derive(Clone)]
-pub(super) struct Radio {
-    pub(super) bus: Arc<Bus>,
-    pub(super) central: Central,
-    pub(super) place: Place,
-}
 
 /// A device's ends of its channels.
 pub(super) struct Ends {

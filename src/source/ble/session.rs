@@ -14,12 +14,13 @@ use tracing::{info, warn};
 
 use crate::source::ble::adapter::Adapter;
 use crate::source::ble::bluez::{AdapterInfo, Bus, CallError};
-use crate::source::ble::device::{Asked, Radio, Told};
 use crate::source::ble::house::House;
 use crate::source::ble::ladder::{Rung, Sign, Symptom};
 use crate::source::ble::place::Place;
 use crate::source::ble::signals::{Advert, Change, Signals};
 use crate::source::ble::survey::NO_ADAPTER;
+use crate::source::ble::talk::Radio;
+use crate::source::ble::told::{Asked, Told};
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
 use crate::source::health::Count;

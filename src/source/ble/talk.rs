@@ -7,17 +7,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use btleplug::api::{Central as _, Peripheral as _};
+use btleplug::platform::Adapter as Central;
 use bytes::Bytes;
 use jiff::civil::DateTime;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::interpret::link::Repeated;
 use crate::interpret::profile::Get;
-use crate::source::ble::bluez::CallError;
-use crate::source::ble::device::Radio;
+use crate::source::ble::bluez::{Bus, CallError};
 use crate::source::ble::flow::{Flows, Route};
 use crate::source::ble::gatt::{Characteristic, Gatt};
 use crate::source::ble::link::Failure;
+use crate::source::ble::place::Place;
 use crate::source::ble::{Plan, Wanted};
 
 /// btleplug waits for the link and for the services; the link's state has shorter deadlines of its own.
@@ -37,6 +38,14 @@ const STAY: Duration = Duration::from_secs(10);
 
 /// A device's clock that differs by less is right.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(10);
+
+/// The radio as a device is given it.
+#[derive(Clone)]
+pub(super) struct Radio {
+    pub(super) bus: Arc<Bus>,
+    pub(super) central: Central,
+    pub(super) place: Place,
+}
 
 /// A value that was read.
 pub(super) struct Heard {
