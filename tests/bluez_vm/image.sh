@@ -66,11 +66,12 @@ cp "$image/root/bin/busybox" "$image/initrd/bin/"
 cp "$here/guest/init" "$image/initrd/init"
 number=100
 # For the root; then for the bus (virtio_net), for the controller behind the serial line (hci_uart), and for what the kernel's
-# Bluetooth asks for by name while it runs: without modprobe of its own it would do without (cmac, ecb: pairing).
+# Bluetooth asks for by name and would do without, as the root has no modules: all of the rest is for pairing.
 while read -r file; do
     cp "$file" "$image/initrd/modules/$number-${file##*/}"
     number=$((number + 1))
-done < <(files_of virtio_pci 9pnet_virtio 9p overlay virtio_net hci_uart uhid algif_skcipher algif_hash cmac ecb ecdh_generic)
+done < <(files_of virtio_pci 9pnet_virtio 9p overlay virtio_net hci_uart uhid algif_skcipher algif_hash cmac ecb hmac \
+    sha512_generic drbg ecdh_generic)
 (cd "$image/initrd" && find . | cpio --create --format=newc --owner=0:0 --quiet | gzip -1) >"$image/initrd.gz"
 
 cp "$here/guest/start" "$image/root/sbin/bluez-vm"
