@@ -160,7 +160,13 @@ impl Session<'_> {
         let now = Instant::now();
         for number in 0..self.house.devices.len() {
             let place = self.house.devices.get(number).and_then(|device| device.place.as_ref());
-            if place.is_none_or(|place| adapter.is_some_and(|name| place.adapter != *name)) {
+            // One that waits or rests begins anew with a new bluetoothd, and not with another adapter.
+            let concerned = match (place, adapter) {
+                (Some(place), Some(name)) => place.adapter == *name,
+                (Some(_) | None, None) => true,
+                (None, Some(_)) => false,
+            };
+            if !concerned {
                 continue;
             }
             // An adapter that stays, without power, has no links any more.
