@@ -219,7 +219,11 @@ if __name__ == "__main__":
     parser.add_argument("--keep", action="store_true", help="keep logs and events also after a success")
     arguments = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bluez-vm-"))
-    passed = asyncio.run(main(arguments, work))
+    try:
+        passed = asyncio.run(main(arguments, work))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        shutil.rmtree(work)
+        sys.exit(130)
     if passed and not arguments.keep:
         shutil.rmtree(work)
     else:
