@@ -65,8 +65,8 @@ mkdir -p "$image/initrd/"{bin,proc,sys,dev,lower,writable,root,modules}
 cp "$image/root/bin/busybox" "$image/initrd/bin/"
 cp "$here/guest/init" "$image/initrd/init"
 number=100
-# For the root; then for the bus (virtio_net), for the controller behind the serial line (hci_uart), and for what the kernel's
-# Bluetooth asks for by name and would do without, as the root has no modules: all of the rest is for pairing.
+# For the root; then for the bus (virtio_net) and the controller behind the serial line (hci_uart). The rest is what bluetoothd
+# and the kernel's Bluetooth ask for by name, as the root has no modules: without the ciphers, pairing fails.
 while read -r file; do
     cp "$file" "$image/initrd/modules/$number-${file##*/}"
     number=$((number + 1))
