@@ -80,7 +80,8 @@ def account(strap, arrived, outages):
     """One line about a strap, and how many notifications are missing without an outage that explains it."""
     seen = arrived.of(strap.name)
     missing = {number: sent for number, sent in strap.sent.items() if number not in seen}
-    parts = [f"{strap.name}: {len(strap.sent)} sent while subscribed, {len(seen)} arrived"]
+    bonded = " (bonded, encrypted)" if strap.bonded else ""
+    parts = [f"{strap.name}{bonded}: {len(strap.sent)} sent while subscribed, {len(seen)} arrived"]
     explained = set()
     for outage in outages:
         lost = [number for number, sent in missing.items() if outage.covers(strap, sent)]

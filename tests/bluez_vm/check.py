@@ -51,7 +51,7 @@ class Check:
     def __init__(self, arguments, work):
         self.arguments = arguments
         self.work = work
-        self.radio = Radio(arguments.straps, arguments.rate)
+        self.radio = Radio(arguments.straps, arguments.rate, bonded=not arguments.probe)
         self.guest = Guest(arguments.image, work)
         self.arrived = Arrived(work / "events")
         self.client = None
@@ -63,21 +63,44 @@ class Check:
 
     async def start_client(self):
         straps = self.radio.straps
+        environment = {**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.guest.bus}
         if self.arguments.probe:
             command = [sys.executable, HERE / "probe.py", self.work / "events"]
             command += [f"{strap.name}={strap.address}" for strap in straps]
         else:
             file = self.work / "biogate.toml"
             file.write_text(config(self.work, straps))
-            command = [self.arguments.gateway, "run", "--config", file]
+            gateway = [self.arguments.gateway, "--config", file]
+            for strap in straps:
+                if strap.bonded:
+                    await self.pair([*gateway, "pair", strap.name], environment)
+            command = [*gateway, "run"]
         with open(self.client_log, "wb") as log:
             self.client = await asyncio.create_subprocess_exec(
                 *tied(*command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "DBUS_SYSTEM_BUS_ADDRESS": self.guest.bus},
+                env=environment,
             )
+
+    async def pair(self, command, environment):
+        began = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *tied(*command),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment,
+        )
+        try:
+            async with asyncio.timeout(self.arguments.limit):
+                said, _ = await process.communicate()
+        finally:
+            await stop(process)
+        if process.returncode != 0:
+            raise Failed(f"biogate pair ends with {process.returncode}: {said.decode(errors='replace')}")
+        self.say(f"paired with {command[-1]} in {time.monotonic() - began:.1f} s")
 
     async def until(self, what, holds):
         """Waits until it holds, with the destination read anew each time."""
@@ -126,8 +149,8 @@ class Check:
         )
         self.say(f"guest booted in {booted:.1f} s: {self.versions}")
 
-        started = time.monotonic()
         await self.start_client()
+        started = time.monotonic()
         await self.until("the first event of each strap", lambda arrived: all(arrived.of(strap.name) for strap in straps))
         for strap in straps:
             self.say(f"first event of {strap.name} after {min(self.arrived.of(strap.name).values()) - started:.1f} s")
@@ -196,7 +219,11 @@ if __name__ == "__main__":
     parser.add_argument("--keep", action="store_true", help="keep logs and events also after a success")
     arguments = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="bluez-vm-"))
-    passed = asyncio.run(main(arguments, work))
+    try:
+        passed = asyncio.run(main(arguments, work))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        shutil.rmtree(work)
+        sys.exit(130)
     if passed and not arguments.keep:
         shutil.rmtree(work)
     else:

@@ -65,12 +65,13 @@ mkdir -p "$image/initrd/"{bin,proc,sys,dev,lower,writable,root,modules}
 cp "$image/root/bin/busybox" "$image/initrd/bin/"
 cp "$here/guest/init" "$image/initrd/init"
 number=100
-# For the root; then for the bus (virtio_net), for the controller behind the serial line (hci_uart), and for what the kernel's
-# Bluetooth asks for by name while it runs: without modprobe of its own it would do without (cmac, ecb: pairing).
+# For the root; then for the bus (virtio_net) and the controller behind the serial line (hci_uart). The rest is what bluetoothd
+# and the kernel's Bluetooth ask for by name, as the root has no modules: without the ciphers, pairing fails.
 while read -r file; do
     cp "$file" "$image/initrd/modules/$number-${file##*/}"
     number=$((number + 1))
-done < <(files_of virtio_pci 9pnet_virtio 9p overlay virtio_net hci_uart uhid algif_skcipher algif_hash cmac ecb ecdh_generic)
+done < <(files_of virtio_pci 9pnet_virtio 9p overlay virtio_net hci_uart uhid algif_skcipher algif_hash cmac ecb hmac \
+    sha512_generic drbg ecdh_generic)
 (cd "$image/initrd" && find . | cpio --create --format=newc --owner=0:0 --quiet | gzip -1) >"$image/initrd.gz"
 
 cp "$here/guest/start" "$image/root/sbin/bluez-vm"

@@ -12,6 +12,7 @@ from bumble.device import Device
 from bumble.gatt import Characteristic, Service
 from bumble.host import Host
 from bumble.link import LocalLink
+from bumble.pairing import PairingConfig, PairingDelegate
 from bumble.transport import open_transport
 from bumble.transport.common import AsyncPipeSink
 
@@ -77,15 +78,21 @@ class GuestController(Controller):
 class Strap:
     """Notifies while somebody is subscribed, and numbers what it sends in the RR interval, in units of 1/1024 s."""
 
-    def __init__(self, link, index, rate):
+    def __init__(self, link, index, rate, bonded):
         self.name = f"strap-{index}"
         self.address = f"C4:F1:F2:F3:F4:{index:02X}"
         self.rate = rate
         self.resting = False
+        # Whether it speaks over an encrypted link only, and so to whom it is bonded.
+        self.bonded = bonded
         # number -> when it was sent, by the monotonic clock
         self.sent = {}
         controller = Controller(self.name, link=link, public_address=f"F0:F0:F0:F0:F1:{index:02X}")
         self.device = Device(name=self.name, address=self.address, host=Host(controller, AsyncPipeSink(controller)))
+        if bonded:
+            # Without a display and keys on it, which is called "just works".
+            pairing = PairingConfig(sc=True, mitm=False, bonding=True, delegate=PairingDelegate())
+            self.device.pairing_config_factory = lambda _connection: pairing
         notify, read = Characteristic.Properties.NOTIFY, Characteristic.Properties.READ
         readable = Characteristic.READABLE
         self.measurement = Characteristic("2A37", notify, readable, bytes([0, 60]))
@@ -102,7 +109,10 @@ class Strap:
 
     def subscribed(self):
         handle = self.measurement.handle
-        return any(cccds.get(handle, b"\0")[0] & 1 for cccds in self.device.gatt_server.subscribers.values())
+        return any(
+            cccds.get(handle, b"\0")[0] & 1 and (connection.is_encrypted or not self.bonded)
+            for connection, cccds in self.device.gatt_server.subscribers.items()
+        )
 
     async def run(self):
         await self.device.power_on()
@@ -118,9 +128,10 @@ class Strap:
 
 
 class Radio:
-    def __init__(self, straps, rate):
+    def __init__(self, straps, rate, bonded):
+        """So many straps, of which the last asks for a bond where that is wanted."""
         self.link = Link()
-        self.straps = [Strap(self.link, index, rate) for index in range(1, straps + 1)]
+        self.straps = [Strap(self.link, index, rate, bonded and index == straps) for index in range(1, straps + 1)]
         self.tasks = []
 
     async def start(self, hci_socket):
