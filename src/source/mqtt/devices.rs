@@ -1,9 +1,10 @@
 //! The devices of a broker: who is admitted, what is held of each until the intake has a place, and who floods.
 //!
 //! It holds at most [`RECEIVE_MAXIMUM`] messages and [`MAX_HELD`] bytes. When more than half of either is held for longer
-//! than [`GRACE`] (a burst after an outage drains in less), or all of it, the device with most of them floods: its held
-//! messages are acknowledged, dropped and counted. While no device holds more than its [`PLACES`], none floods: then it
-//! is the intake that is slow, and the broker holds back by itself.
+//! than [`GRACE`], or all of it, a device that holds more than half of what is held floods: its held messages are
+//! acknowledged, dropped and counted. Where no device stands out, none floods, however much is held: then a backlog comes
+//! in after an outage or the intake is slow, and the broker holds back by itself. Only where memory is short, by bytes,
+//! does the largest go whatever the others hold.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use crate::source::mqtt::acks::{Acks, State};
 /// The most bytes held.
 pub(super) const MAX_HELD: usize = 4 * 1024 * 1024;
 
-/// How long more than half may be held before a device counts as flooding.
-const GRACE: Duration = Duration::from_millis(250);
+/// How long more than half may be held before a device counts as flooding: longer than a slow disk's worst commit, so
+/// that the backlog of an outage is none.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// What each held message costs beside its payload.
 const OVERHEAD: usize = 256;
@@ -160,11 +162,11 @@ impl Devices {
     pub(super) fn drop_floods(&mut self, now: Instant, acks: &mut Acks) {
         while self.is_over(now) {
             let by_bytes = self.held_bytes > MAX_HELD / 2;
-            let is_full = self.held >= RECEIVE_MAXIMUM || self.held_bytes >= MAX_HELD;
             let size = |device: &Device| if by_bytes { device.bytes } else { device.queue.len() };
             let most = self.busy.iter().filter_map(|place| Some((size(self.known.get(*place)?), *place))).max();
             let Some(flooder) = most.and_then(|(_, place)| self.known.get_mut(place)) else { return };
-            if !is_full && !by_bytes && flooder.queue.len() <= PLACES {
+            let stands_out = flooder.queue.len() > PLACES && flooder.queue.len() * 2 > self.held;
+            if !by_bytes && !stands_out {
                 return;
             }
             let dropped = flooder.queue.len();
@@ -313,6 +315,14 @@ mod tests {
         rig.flooded(Duration::ZERO, "bed-0");
         let later = rig.flooded(GRACE * 100, "bed-0");
         assert_eq!((later, rig.devices.held), (0, 600));
+    }
+
+    #[test]
+    fn a_backlog_in_which_no_device_stands_out_is_no_flood() {
+        let mut rig = Rig::new();
+        (0..RECEIVE_MAXIMUM).for_each(|n| rig.hold(&format!("bed-{}", n % 7), 10));
+        let later = rig.flooded(GRACE * 100, "bed-0");
+        assert_eq!((later, rig.devices.held), (0, RECEIVE_MAXIMUM));
     }
 
     #[test]
