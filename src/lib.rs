@@ -9,6 +9,7 @@ pub mod reading;
 pub mod observation;
 
 pub mod event;
+pub mod report;
 
 pub mod clock;
 

@@ -9,19 +9,23 @@ const IMPORTS: &[(&str, &str)] = &[
     ("reading", ""),
     ("observation", "reading"),
     ("event", "reading observation"),
+    ("report", ""),
     ("clock", "reading event"),
     ("resolve", "reading observation event clock"),
     ("interpret", "reading observation event"),
-    ("store", "reading observation event clock"),
+    ("store", "reading observation event report clock"),
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
-    ("forward", "reading observation event clock resolve store"),
-    ("intake", "reading observation event clock interpret store source"),
+    ("forward", "reading observation event report clock resolve store"),
+    ("intake", "reading observation event report clock interpret store source"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
-    ("config", "reading observation event clock resolve interpret store source forward intake"),
-    ("local", "reading observation event clock resolve interpret store source forward intake config"),
-    ("gateway", "reading observation event clock resolve interpret store source forward intake config local"),
-    ("cli", "reading observation event clock resolve interpret store source forward intake config local gateway"),
+    ("config", "reading observation event report clock resolve interpret store source forward intake"),
+    ("local", "reading observation event report clock resolve interpret store source forward intake config"),
+    ("gateway", "reading observation event report clock resolve interpret store source forward intake config local"),
+    (
+        "cli",
+        "reading observation event report clock resolve interpret store source forward intake config local gateway",
+    ),
     ("main", "cli"),
     ("lib", ""),
 ];
@@ -30,6 +34,7 @@ const IMPORTS: &[(&str, &str)] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("tokio_serial", &["source/serial"]),
     ("rumqttc", &["source/mqtt"]),
+    ("rdkafka", &["forward/kafka"]),
     ("btleplug", &["source/ble"]),
     ("dbus", &["source/ble"]),
     ("dbus_tokio", &["source/ble"]),
@@ -53,7 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without IO, clock and async, and what they therefore never name outside their own tests.
-const PURE: &[&str] = &["reading", "observation", "event", "resolve", "interpret"];
+const PURE: &[&str] = &["reading", "observation", "event", "report", "resolve", "interpret"];
 const IMPURE: &[&str] =
     &["tokio", "std::fs", "std::io", "std::net", "std::env", "std::process", "SystemTime", "Instant", "async"];
 
