@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
@@ -23,7 +24,20 @@ const MAX_ANSWER: usize = 256 << 20;
 
 /// The JSON that a running gateway answers at `path`; `None` when no gateway listens there.
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<Option<T>> {
-    let Some(response) = open(socket, path).await? else { return Ok(None) };
+    answer_of(open(socket, path).await?).await
+}
+
+/// The JSON that a running gateway answers to a command; `None` when no gateway listens there.
+pub async fn post<T: DeserializeOwned>(socket: &Path, path: &str, body: &impl Serialize) -> anyhow::Result<Option<T>> {
+    let request = Request::post(path)
+        .header("host", "biogate")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+    answer_of(ask(socket, request).await?).await
+}
+
+async fn answer_of<T: DeserializeOwned>(response: Option<Response<Incoming>>) -> anyhow::Result<Option<T>> {
+    let Some(response) = response else { return Ok(None) };
     let body = timeout(DEADLINE, Limited::new(response.into_body(), MAX_ANSWER).collect())
         .await
         .context("the running gateway did not finish its answer")?
@@ -35,6 +49,10 @@ pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Resu
 
 /// A streaming answer; `None` when no gateway listens there.
 pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Response<Incoming>>> {
+    ask(socket, Request::get(path).header("host", "biogate").body(Full::default())?).await
+}
+
+async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Option<Response<Incoming>>> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(why) if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -47,7 +65,6 @@ pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Response<I
         // The answer's own reader sees the loss of a connection.
         let _told_to_the_reader = connection.await;
     });
-    let request = Request::get(path).header("host", "biogate").body(Empty::<Bytes>::new())?;
     let response =
         timeout(DEADLINE, sender.send_request(request)).await.context("the running gateway did not answer")??;
     if !response.status().is_success() {

@@ -2,7 +2,7 @@
 //!
 //! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
 //! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
-//! JSON document. Requests have no bodies and answers are bounded.
+//! JSON document. POST carries out a command, a JSON document of at most 64 KiB. Answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,15 +14,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::channel::Channel;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::Value;
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::board::Board;
@@ -33,6 +35,9 @@ const MAX_CLIENTS: usize = 8;
 
 /// How long a client may take for its request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A command's request is never longer.
+const MAX_COMMAND: usize = 64 << 10;
 
 /// How many lines of a recording may wait for a slow client before it loses some.
 const RECORD_QUEUE: usize = 256;
@@ -100,8 +105,10 @@ impl Drop for Control {
 }
 
 async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
-    if request.method() != Method::GET {
-        return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here");
+    match *request.method() {
+        Method::GET => {}
+        Method::POST => return command(board, request).await,
+        _ => return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are answered here"),
     }
     let limit = limit_of(request.uri().query());
     match request.uri().path() {
@@ -114,6 +121,21 @@ async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
         "/record" => record(board),
         _ => problem(StatusCode::NOT_FOUND, "ask /status, /near, /quarantine, /verify, /export or /record"),
     }
+}
+
+/// Carries out what a command asks for.
+async fn command(_board: &Board, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let body = match timeout(HEAD_DEADLINE, Limited::new(request.into_body(), MAX_COMMAND).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why.to_string()),
+        Err(_elapsed) => return problem(StatusCode::REQUEST_TIMEOUT, "the request did not come whole"),
+    };
+    let _asked: Value = match serde_json::from_slice(&body) {
+        Ok(asked) => asked,
+        Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("the request is no JSON: {why}")),
+    };
+    problem(StatusCode::NOT_FOUND, &format!("no command {path} is known here"))
 }
 
 /// `limit=N` of a query; 1,000 where it says nothing, at most 100,000.
