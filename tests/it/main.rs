@@ -45,6 +45,7 @@ mod store;
 mod store_damage;
 mod store_kill;
 mod store_model;
+mod store_reports;
 mod store_rig;
 mod tidy;
 mod trouble;
