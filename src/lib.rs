@@ -20,6 +20,8 @@ pub mod resolve;
 
 pub mod interpret;
 
+pub mod coverage;
+
 #[cfg(feature = "gateway")]
 pub mod store;
 

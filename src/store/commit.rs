@@ -17,9 +17,9 @@ const SURELY_FITTING_VALUE: usize = 64 * 1024;
 impl Queue {
     /// Makes a commit durable and lets forwarders that wait see it.
     pub(super) fn commit(&mut self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
+        self.check_state(&commit.state)?;
+        self.make_room_for(&commit)?;
         let Commit { observations, state, aside, intake } = commit;
-        self.check_state(&state)?;
-        self.make_room()?;
         if !aside.is_empty() {
             self.set_aside(aside)?;
         }
