@@ -176,7 +176,8 @@ impl FarEnd {
         let doubled: Vec<u32> = (1..=times.len() as u32).filter(|number| seen[*number as usize] > 1).collect();
         let mut sorted = arrived.to_vec();
         if !self.ordered {
-            // Rows have no order but their times'.
+            // Rows have no order but their times', and an estimate orders nothing.
+            sorted.retain(|reading| reading.synced);
             sorted.sort_by_key(|reading| (reading.timestamp, reading.number));
         }
         let reordered = sorted.windows(2).filter(|pair| pair[0].number > pair[1].number).count();

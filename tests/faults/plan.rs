@@ -113,9 +113,23 @@ impl Plan {
     }
 }
 
+/// A campaign that dies at these points, early and with a backlog: for those that a run of campaigns has not come by.
+pub(crate) fn at_points(seed: u64, points: &[&'static str]) -> Plan {
+    let late = Some(("delay&ms=300", 3, 0));
+    let steps = points.iter().flat_map(|point| {
+        [End::Random(Duration::from_millis(700)), End::Point(point, 0)].map(|end| Step {
+            warehouse: late,
+            broker: false,
+            end,
+        })
+    });
+    let steps = steps.collect();
+    Plan { theme: Theme::Kills, generation_bytes: 24 << 10, rotate_kib: 8, steps, ..Plan::of(seed) }
+}
+
 /// After how many passes to die: rare points early, so that a run of some seconds comes by.
 fn passes(point: &str, random: &mut Rng) -> u32 {
     let rare = ["store.birth", "store.rename", "store.death", "store.range", "file.rename", "clickhouse", "forward"];
-    let most = if rare.iter().any(|start| point.starts_with(start)) { 3 } else { 40 };
+    let most = if rare.iter().any(|start| point.starts_with(start)) { 2 } else { 40 };
     random.u32(0..most)
 }
