@@ -26,10 +26,12 @@ use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
 use crate::store::{self, Ledger, Store};
 
 mod basis;
+mod covering;
 mod destinations;
 mod sources;
 mod timekeeping;
 
+use covering::Covering;
 use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
@@ -69,6 +71,8 @@ pub struct Gateway {
     forwarding: Forwarding,
     timekeeping: Timekeeping,
     control: Option<JoinHandle<()>>,
+    watches: Watches,
+    covering: Option<covering::Running>,
 }
 
 impl Gateway {
@@ -86,6 +90,7 @@ impl Gateway {
                 None
             }
         };
+        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
@@ -169,6 +174,8 @@ impl Gateway {
             forwarding,
             timekeeping,
             control: None,
+            watches,
+            covering: None,
         })
     }
 
@@ -208,6 +215,7 @@ impl Gateway {
                 if config.destinations != self.config.destinations || config.clock != self.config.clock {
                     warn!("changes of destinations, store and clock take effect at the next start");
                 }
+                self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
             }
@@ -234,6 +242,9 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             control.abort();
         }
+        if let Some(covering) = self.covering.take() {
+            covering.stop(STEP_DEADLINE / 2).await;
+        }
         let ledger = self.store.ledger();
         drop(self.timekeeping);
         self.store.close().await.context("closing the store")?;
@@ -249,6 +260,28 @@ impl Gateway {
             wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
+    }
+
+    /// The seconds of a device count from its entry on, and no longer than that is there.
+    fn expect_devices(&self, config: &Config) {
+        let now_ms = system::uptime_ms();
+        let expected: Vec<Arc<str>> = covering::expected(config).collect();
+        covering::expected(&self.config)
+            .filter(|name| !expected.contains(name))
+            .for_each(|gone| self.watches.forget(&gone));
+        expected.iter().for_each(|name| self.watches.expect(name, now_ms));
+    }
+
+    /// What the account of each device's seconds is made of.
+    fn account(&self) -> covering::Parts {
+        covering::Parts {
+            boot: self.board.boot,
+            store: self.store.clone(),
+            watches: self.watches.clone(),
+            sources: self.board.sources.clone(),
+            timeline: self.timekeeping.timeline(),
+            gate: self.timekeeping.gate(),
+        }
     }
 
     async fn follow_sources(&mut self) -> anyhow::Result<()> {
