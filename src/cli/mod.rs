@@ -155,6 +155,8 @@ async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<E
         true => Config::load(file)?.destinations.into_iter().find_map(|destination| match destination.kind {
             forward::Kind::ClickHouse(settings) => Some(settings),
             forward::Kind::File(_) => None,
+            #[cfg(feature = "kafka")]
+            forward::Kind::Kafka(_) => None,
         }),
         false => None,
     };

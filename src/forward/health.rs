@@ -29,7 +29,7 @@ pub enum State {
 pub struct Snapshot {
     /// The destination's name.
     pub name: String,
-    /// `file` or `clickhouse`.
+    /// `file`, `clickhouse` or `kafka`.
     pub kind: &'static str,
     /// What its loop is doing.
     pub state: State,
@@ -45,6 +45,22 @@ pub struct Snapshot {
     pub rows: u64,
     /// Bytes sent or written since the start, after compression.
     pub bytes: u64,
+    /// How the connections are, of a destination that keeps such figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+}
+
+/// A destination's connections at one moment, some seconds old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Brokers that are connected.
+    pub connected: u32,
+    /// Records that wait to be sent or acknowledged.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Of the slowest broker, in microseconds, while anything was asked of it.
+    pub round_trip_us: Option<u64>,
 }
 
 impl Snapshot {
@@ -80,6 +96,7 @@ impl Health {
             batches: 0,
             rows: 0,
             bytes: 0,
+            peer: None,
         };
         Health { inner: Arc::new(Mutex::new(Inner { snapshot, logged: None })) }
     }
@@ -117,6 +134,11 @@ impl Health {
             inner.logged = Some(kind);
             warn!(destination = inner.snapshot.name, "cannot deliver, events wait in the store: {reason}");
         }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(crate) fn peer(&self, peer: Peer) {
+        self.lock().snapshot.peer = Some(peer);
     }
 
     pub(crate) fn delivered(&self, rows: u64, bytes: u64) {

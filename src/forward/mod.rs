@@ -11,6 +11,8 @@ mod destination;
 pub mod file;
 pub mod health;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod refusal;
 pub mod retry;
 pub mod rows;
