@@ -162,7 +162,7 @@ pub(crate) fn assert_balanced(stat: &Value) {
     assert_eq!(count(intake, "accepted"), outcomes, "{intake}");
     assert_eq!(count(intake, "made"), count(intake, "implausible") + count(intake, "stored"), "{intake}");
     for (name, tally) in destinations(stat) {
-        let outcomes: u64 = ["before", "delivered", "rejected", "parked", "evicted", "damaged", "waiting"]
+        let outcomes: u64 = ["before", "delivered", "rejected", "parked", "passed_over", "evicted", "damaged", "waiting"]
             .iter()
             .map(|key| count(&tally, key))
             .sum();
