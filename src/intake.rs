@@ -238,31 +238,32 @@ impl Intake {
             None => self.memories.entry(reading.device.clone()).or_default(),
         };
         let newly_checked = memory.set_clock_checked(clock_checked);
-        let counters = memory.counters();
+        let before = (memory.counters(), memory.resets());
         let interpretation = catalog.interpret(reading, number, memory);
         if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
         self.report(reading, &interpretation.faults);
-        self.collect(reading, number, catalog, interpretation, counters);
+        self.collect(reading, number, catalog, interpretation, before);
     }
 
     /// Puts what came of a reading into the commit and counts it: each reading in exactly one of four ways.
-    /// `counters` are the device's totals from before it.
+    /// `before`: the device's totals and resets from before it.
     fn collect(
         &mut self,
         reading: &Reading,
         number: u64,
         catalog: &Catalog,
         interpretation: Interpretation,
-        counters: Vec<(Arc<str>, f64, Heard)>,
+        before: (Vec<(Arc<str>, f64, Heard)>, u64),
     ) {
         let carried: usize = interpretation.observations.iter().map(carried_bytes).sum();
         let aside_before = self.collecting.commit.aside.len();
         let profile = || catalog.profile_of(&reading.entry).unwrap_or_default();
         let aside = |kind, reason: String, which| AsideEntry {
             which,
-            counters: counters.clone(),
+            counters: before.0.clone(),
+            resets: before.1,
             ..aside(kind, reason, reading, number, profile(), self.parts.run)
         };
         let Commit { observations, aside: set_aside, intake, .. } = &mut self.collecting.commit;
@@ -333,6 +334,7 @@ fn aside(kind: AsideKind, reason: String, reading: &Reading, number: u64, profil
         destination: None,
         which: None,
         counters: Vec::new(),
+        resets: 0,
     }
 }
 

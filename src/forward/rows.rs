@@ -91,9 +91,8 @@ impl Batch {
         timeline: Arc<Timeline>,
     ) -> Self {
         let read: u64 = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
-        let (ours, others): (Vec<Chunk>, Vec<Chunk>) = chunks
-            .into_iter()
-            .partition(|chunk| chunk.only_for.as_ref().is_none_or(|only| *only == destination));
+        let (ours, others): (Vec<Chunk>, Vec<Chunk>) =
+            chunks.into_iter().partition(|chunk| chunk.only_for.as_ref().is_none_or(|only| *only == destination));
         let passed_over = others.iter().map(|chunk| chunk.observations.len() as u64).sum();
         let damaged = (range.last + 1).saturating_sub(range.first).saturating_sub(read);
         Batch {
@@ -170,5 +169,6 @@ fn aside(kind: AsideKind, reason: String, run: RunId, observation: &Observation,
         destination: Some(destination.to_owned()),
         which: None,
         counters: Vec::new(),
+        resets: 0,
     }
 }

@@ -123,15 +123,25 @@ impl DeviceMemory {
     }
 
     /// What reading old frames of a device again begins with: what an earlier such reading left, and of the live memory
-    /// what keeps two events from one record and two records from one id. The live memory is never touched by it: an old
-    /// frame must not wind back a counter or a clock.
+    /// what is known of its clock and its stored records. The live memory is never touched by it: an old frame must not
+    /// wind back a counter or a clock.
     pub fn of_the_past(live: Option<&[u8]>, earlier: Option<&[u8]>) -> DeviceMemory {
         let live = live.map(DeviceMemory::from_state).unwrap_or_default();
         let mut past = earlier.map(DeviceMemory::from_state).unwrap_or_default();
-        past.resets = past.resets.max(live.resets);
         past.clock_checked |= live.clock_checked;
         live.records.hashes().into_iter().for_each(|hash| past.records.know(hash));
         past
+    }
+
+    /// The same for a reading that was understood: nothing of it is known already but the state of the device's clock.
+    pub fn of_the_moment(live: Option<&[u8]>) -> DeviceMemory {
+        let clock_checked = live.is_some_and(|live| DeviceMemory::from_state(live).clock_checked);
+        DeviceMemory { clock_checked, ..DeviceMemory::default() }
+    }
+
+    /// Before one old reading is read again: the device's sequence or clock had fallen back at least so often.
+    pub fn raise_resets(&mut self, resets: u64) {
+        self.resets = self.resets.max(resets);
     }
 
     /// The running totals: key, total, when it was heard.
@@ -142,8 +152,10 @@ impl DeviceMemory {
     /// Before one old reading is read again: these totals are as they were then.
     pub fn set_counters(&mut self, totals: &[(Arc<str>, f64, Heard)]) {
         self.covered.clear();
-        self.counters =
-            totals.iter().map(|(key, total, heard)| Counter { key: key.clone(), total: *total, heard: *heard }).collect();
+        self.counters = totals
+            .iter()
+            .map(|(key, total, heard)| Counter { key: key.clone(), total: *total, heard: *heard })
+            .collect();
     }
 
     /// Before one old reading is read again: what it adds to these counters is counted by another reading already.
@@ -254,7 +266,7 @@ impl DeviceMemory {
     }
 
     /// How often the device's sequence or clock was seen to fall back.
-    pub(super) fn resets(&self) -> u64 {
+    pub fn resets(&self) -> u64 {
         self.resets
     }
 

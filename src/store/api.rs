@@ -103,7 +103,8 @@ pub struct IntakeTally {
 }
 
 impl IntakeTally {
-    pub(super) fn add(&mut self, more: &IntakeTally) {
+    /// Adds what another commit counted.
+    pub fn add(&mut self, more: &IntakeTally) {
         self.accepted += more.accepted;
         self.without_event += more.without_event;
         self.refused += more.refused;

@@ -58,6 +58,9 @@ pub struct AsideEntry {
     /// added to one of these came with the next good reading.
     #[serde(default)]
     pub counters: Vec<(Arc<str>, f64, Heard)>,
+    /// How often the device's sequence or clock had been seen to fall back by then.
+    #[serde(default)]
+    pub resets: u64,
 }
 
 /// Where an entry lies in the row set aside. It stays there as long as the entry does.
@@ -68,6 +71,13 @@ pub struct AsidePlace {
     /// The entry's number in the record, and how many are in it.
     pub(super) position: u16,
     pub(super) of: u16,
+}
+
+impl AsidePlace {
+    /// Whether it lies before where reading would go on.
+    pub fn is_before(self, from: AsideFrom) -> bool {
+        (self.generation, self.record) < (from.generation, from.record)
+    }
 }
 
 /// Where reading the row goes on; the default is its beginning.
@@ -99,7 +109,6 @@ impl AsideEntry {
         Uuid::new_v5(&NAMESPACE, &name).as_u64_pair().0
     }
 }
-
 
 /// A byte string in CBOR, not an array of numbers.
 mod as_bytes {

@@ -14,10 +14,11 @@ impl Queue {
     /// The next entries that are not removed, oldest first.
     pub(super) fn read_aside(&mut self, from: AsideFrom) -> Result<AsidePage, Error> {
         self.open_newest_aside()?;
-        let end = self.aside.newest.as_ref().map_or(AsideFrom::default(), |newest| AsideFrom {
-            generation: newest.number,
-            record: newest.records,
-        });
+        let end = self
+            .aside
+            .newest
+            .as_ref()
+            .map_or(AsideFrom::default(), |newest| AsideFrom { generation: newest.number, record: newest.records });
         let mut page = AsidePage { end, ..AsidePage::default() };
         let numbers = self.aside.numbers();
         let Some(number) = numbers.iter().copied().find(|number| *number >= from.generation) else { return Ok(page) };

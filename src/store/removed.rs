@@ -35,7 +35,9 @@ impl AsideKnown {
 
     pub(super) fn is_removed(&self, record: u32, position: u16) -> bool {
         let bit = |bits: &Cbor| match bits {
-            Cbor::Bytes(bits) => bits.get(usize::from(position / 8)).is_some_and(|byte| byte >> (position % 8) & 1 == 1),
+            Cbor::Bytes(bits) => {
+                bits.get(usize::from(position / 8)).is_some_and(|byte| byte >> (position % 8) & 1 == 1)
+            }
             _ => false,
         };
         self.is_whole(record) || self.bits.get(&record).is_some_and(bit)

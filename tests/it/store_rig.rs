@@ -77,6 +77,7 @@ pub(crate) fn aside_entry(reading: u64, bytes: usize) -> AsideEntry {
         destination: None,
         which: None,
         counters: Vec::new(),
+        resets: 0,
     }
 }
 

@@ -75,6 +75,7 @@ fn entry(seed: u64, number: u64) -> AsideEntry {
         destination: None,
         which: None,
         counters: Vec::new(),
+        resets: 0,
     }
 }
 
