@@ -17,6 +17,7 @@ use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
 use crate::source::context::{Context, Stop};
@@ -92,6 +93,7 @@ impl Gateway {
         };
         gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
+        gateway.send_parked();
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
     }
@@ -150,6 +152,7 @@ impl Gateway {
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
+        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
         let board = Arc::new(Board {
             boot,
             store: store.clone(),
@@ -157,6 +160,7 @@ impl Gateway {
             sources: Arc::new(Health::default()),
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
+            quarantine,
             gate: timekeeping.gate(),
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
@@ -218,9 +222,23 @@ impl Gateway {
                 self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
+                self.send_parked();
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
+    }
+
+    /// What was parked and has a person now is sent, beside everything else.
+    fn send_parked(&self) {
+        let quarantine = self.board.quarantine.clone();
+        tokio::spawn(async move {
+            match quarantine.parked_of(None).await {
+                Ok(outcome) if outcome.replayed == 0 => {}
+                Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
+                Err(store::Error::Closed) => {}
+                Err(why) => warn!("what is parked was not looked through: {why}"),
+            }
+        });
     }
 
     /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
@@ -307,6 +325,13 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
+pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
+    let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
+    let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
+    Ok(Quarantine::new(store.clone(), catalog, timeline))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

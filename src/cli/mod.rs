@@ -32,6 +32,7 @@ mod pair;
 pub mod profile_folders;
 pub mod profiles;
 pub mod profiles_new;
+mod quarantine;
 mod record;
 mod replay;
 mod run;

@@ -123,6 +123,8 @@ impl Destination {
             Destination::File(file) => file.report(kind, reports).await.map(|()| 0),
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.report(kind, reports).await.map(|()| 0),
         }
     }
 

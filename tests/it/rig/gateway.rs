@@ -162,10 +162,11 @@ pub(crate) fn assert_balanced(stat: &Value) {
     assert_eq!(count(intake, "accepted"), outcomes, "{intake}");
     assert_eq!(count(intake, "made"), count(intake, "implausible") + count(intake, "stored"), "{intake}");
     for (name, tally) in destinations(stat) {
-        let outcomes: u64 = ["before", "delivered", "rejected", "parked", "evicted", "damaged", "waiting"]
-            .iter()
-            .map(|key| count(&tally, key))
-            .sum();
+        let outcomes: u64 =
+            ["before", "delivered", "rejected", "parked", "passed_over", "evicted", "damaged", "waiting"]
+                .iter()
+                .map(|key| count(&tally, key))
+                .sum();
         assert_eq!(count(intake, "stored"), outcomes, "{name}: {tally} of {intake}");
     }
 }
