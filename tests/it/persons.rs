@@ -1,0 +1,1 @@
+//! Persons through the whole binary.
