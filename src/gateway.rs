@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
-use crate::intake::{Intake, Parts, Taps};
+use crate::intake::{Intake, Parts, Taps, Watches};
 use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
@@ -137,11 +137,13 @@ impl Gateway {
         let (inlet, deliveries) = delivery::channel();
         let (drain_intake, draining) = watch::channel(false);
         let taps = Taps::default();
+        let watches = Watches::new(boot);
         let parts = Parts {
             store: store.clone(),
             run,
             catalog: catalog.clone(),
             taps: taps.clone(),
+            watches: watches.clone(),
             commit_interval: config.commit_interval,
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));

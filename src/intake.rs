@@ -23,6 +23,9 @@ use crate::store::{self, AsideEntry, AsideKind, Commit, StateChange, Store};
 
 mod bursts;
 mod repeats;
+mod watches;
+
+pub use watches::Watches;
 
 use bursts::Bursts;
 use repeats::Repeats;
@@ -80,6 +83,8 @@ pub struct Parts {
     pub catalog: Arc<RwLock<Arc<Catalog>>>,
     /// Where passing values can be seen.
     pub taps: Taps,
+    /// The account of each device's seconds.
+    pub watches: Watches,
     /// How long a commit collects.
     pub commit_interval: Duration,
 }
@@ -242,6 +247,8 @@ impl Intake {
         if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
+        let refused = refusal(&interpretation).is_some();
+        self.parts.watches.heard(&reading.device, reading.heard, refused, &interpretation);
         self.report(reading, &interpretation.faults);
         self.collect(reading, number, catalog, interpretation);
     }

@@ -17,6 +17,8 @@ pub mod resolve;
 
 pub mod interpret;
 
+pub mod coverage;
+
 #[cfg(feature = "gateway")]
 pub mod store;
 

@@ -30,6 +30,8 @@ mod configuration;
 mod file;
 mod forward;
 mod framing;
+#[cfg(feature = "kafka")]
+mod kafka_rig;
 mod kill;
 mod mqtt;
 #[cfg(feature = "ble")]
