@@ -17,6 +17,7 @@ use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::local::persons::{ORDERS, Order};
 use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
@@ -29,6 +30,7 @@ use crate::store::{self, Ledger, Store};
 mod basis;
 mod covering;
 mod destinations;
+pub mod persons;
 mod sources;
 mod timekeeping;
 
@@ -74,6 +76,7 @@ pub struct Gateway {
     control: Option<JoinHandle<()>>,
     watches: Watches,
     covering: Option<covering::Running>,
+    orders: mpsc::Receiver<Order>,
 }
 
 impl Gateway {
@@ -153,6 +156,7 @@ impl Gateway {
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
         let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
             store: store.clone(),
@@ -162,6 +166,7 @@ impl Gateway {
             timeline: timekeeping.timeline(),
             quarantine,
             gate: timekeeping.gate(),
+            orders: ordering,
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
@@ -180,6 +185,7 @@ impl Gateway {
             control: None,
             watches,
             covering: None,
+            orders,
         })
     }
 
@@ -193,12 +199,19 @@ impl Gateway {
             tokio::select! {
                 () = stopped(&mut stopping) => break,
                 Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
+                Some(order) = self.orders.recv() => self.carry_out(order).await,
                 failed = &mut self.intake => return Err(intake_failure(failed)),
                 failed = self.timekeeping.failed() => return Err(failed),
                 failed = self.forwarding.failed() => return Err(failed),
             }
         }
         self.stop(true).await
+    }
+
+    /// Changes who wears what, and answers.
+    async fn carry_out(&mut self, order: Order) {
+        let answer = self.timekeeping.assign(&self.config, &self.store, &self.board, &order.change).await;
+        let _asker_is_gone = order.answer.send(answer);
     }
 
     /// Profiles and device entries anew. What cannot change while running is said and left.

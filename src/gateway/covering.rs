@@ -211,7 +211,7 @@ fn report(gateway: &str, device: &str, row: &Row) -> Report {
     let mut columns = serde_json::Map::new();
     columns.insert("gateway_id".to_owned(), gateway.into());
     columns.insert("device_id".to_owned(), device.into());
-    columns.insert("hour".to_owned(), (row.hour_ms / 1_000).into());
+    columns.insert("hour".to_owned(), row.hour_ms.into());
     for (what, seconds) in Second::ALL.into_iter().zip(row.seconds) {
         columns.insert(what.name().to_owned(), seconds.into());
     }
