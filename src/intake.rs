@@ -169,7 +169,9 @@ impl Intake {
                 done = async { match &mut self.committing { Some((future, _)) => future.await, None => std::future::pending().await } } => {
                     done?;
                     if let Some((_, receipts)) = self.committing.take() {
+                        crash_point!("intake.receipt.before");
                         receipts.into_iter().for_each(Receipt::give);
+                        crash_point!("intake.receipt.after");
                     }
                 }
                 count = deliveries.recv_many(&mut received, MAX_AT_ONCE), if open && !full => {

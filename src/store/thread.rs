@@ -84,7 +84,7 @@ fn die(shared: &Arc<Shared>, error: &Error) {
 /// Answers one request. An error that ends the store is given to the asker and returned.
 fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
     match request {
-        Request::Commit(commit, reply) => match queue.has_room() {
+        Request::Commit(commit, reply) => match queue.has_room_for(&commit) {
             Ok(true) => answer_or_turn(reply, queue.commit(*commit)),
             Ok(false) => turn_back(reply, commit),
             Err(error) => answer_or_turn(reply, Err(error)),
