@@ -38,6 +38,9 @@ pub mod config;
 pub mod intake;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
+pub mod quarantine;
+
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod local;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]

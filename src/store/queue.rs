@@ -271,6 +271,8 @@ impl Queue {
             aside_bytes: self.aside.disk_bytes(),
             aside_entries: own.totals.aside.kept.iter().map(|(_, entries)| entries).sum(),
             aside_evicted: own.totals.aside.evicted,
+            aside_replayed: own.totals.aside.replayed,
+            aside_dropped: own.totals.aside.dropped,
             evicted: destinations.iter().map(|(_, tally)| tally.evicted).max().unwrap_or(0),
             gaps: own.gaps.len() as u64,
             reports_bytes: self.reports.disk_bytes(),

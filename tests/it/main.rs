@@ -38,6 +38,8 @@ mod mqtt;
 mod nearby;
 mod packaging;
 mod path;
+mod persons;
+mod persons_model;
 mod profiles;
 mod readme;
 mod replay;

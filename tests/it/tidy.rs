@@ -21,16 +21,20 @@ const IMPORTS: &[(&str, &str)] = &[
     ("source", "reading observation event clock interpret"),
     ("forward", "reading observation event report clock resolve store"),
     ("intake", "reading observation event report coverage clock interpret store source"),
+    ("quarantine", "reading observation event clock resolve interpret store intake"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
     ("config", "reading observation event report coverage clock resolve interpret store source forward intake"),
-    ("local", "reading observation event report coverage clock resolve interpret store source forward intake config"),
+    (
+        "local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config",
+    ),
     (
         "gateway",
-        "reading observation event report coverage clock resolve interpret store source forward intake config local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
     ),
     (
         "cli",
-        "reading observation event report coverage clock resolve interpret store source forward intake config local gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local gateway",
     ),
     ("main", "crash cli"),
     ("lib", ""),
