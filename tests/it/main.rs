@@ -31,7 +31,13 @@ mod file;
 mod forward;
 mod framing;
 #[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
+#[cfg(feature = "kafka")]
 mod kafka_rig;
+#[cfg(feature = "kafka")]
+mod kafka_security;
 mod kill;
 mod mqtt;
 #[cfg(feature = "ble")]

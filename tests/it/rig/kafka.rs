@@ -139,8 +139,10 @@ impl Kafka {
             topic = topic.set(key, value);
         }
         // A runtime of its own on a thread of its own: tests with and without a runtime make topics.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let make = || runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
+        let make = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap()
+        };
         let made = std::thread::scope(|scope| scope.spawn(make).join().unwrap());
         assert!(made.iter().all(Result::is_ok), "{made:?}");
     }
@@ -172,6 +174,8 @@ impl Kafka {
                 None => {}
                 Some(Ok(message)) => records.push(record(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
+                // A broker that was killed; the others have its partitions.
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
                 Some(Err(error)) => panic!("reading {topic}: {error}"),
             }
         }
@@ -230,6 +234,20 @@ impl Drop for Kafka {
             if own.path().join(format!("node{node}/pid")).exists() {
                 script("kill", own.path(), &[&node.to_string()]);
             }
+        }
+    }
+}
+
+/// Each of so many events once, and each device's in the order of their time and in one partition.
+pub(crate) fn assert_once_in_order(records: &[Record], count: usize) {
+    let ids: HashSet<&str> = records.iter().map(|record| record.value["event_id"].as_str().unwrap()).collect();
+    assert_eq!((records.len(), ids.len()), (count, count), "records, and different events among them");
+    let mut newest: HashMap<&str, (i32, u64)> = HashMap::new();
+    for record in records {
+        let at = (record.partition, record.value["timestamp"].as_u64().unwrap());
+        if let Some(before) = newest.insert(&record.key, at) {
+            assert_eq!(before.0, at.0, "{} is in one partition", record.key);
+            assert!(before.1 < at.1, "{}: {} after {}", record.key, at.1, before.1);
         }
     }
 }
