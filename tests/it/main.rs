@@ -33,6 +33,10 @@ mod framing;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "kafka")]
+mod kafka_death;
+#[cfg(feature = "kafka")]
+mod kafka_exactly_once;
+#[cfg(feature = "kafka")]
 mod kafka_faults;
 #[cfg(feature = "kafka")]
 mod kafka_rig;
