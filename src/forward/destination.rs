@@ -9,6 +9,7 @@ use crate::forward::refusal::Refusal;
 use crate::forward::retry::LONGEST_WAIT;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
+use crate::report::{self, Report};
 
 #[cfg(feature = "clickhouse")]
 use crate::forward::clickhouse::{self, ClickHouse};
@@ -113,6 +114,17 @@ impl Destination {
             Destination::ClickHouse(clickhouse) => clickhouse.deliver(batch).await,
             #[cfg(feature = "kafka")]
             Destination::Kafka(kafka) => kafka.deliver(batch).await,
+        }
+    }
+
+    /// Tries to deliver reports of one kind, in their order; returns how many it will never take for what they are.
+    pub async fn report(&mut self, kind: report::Kind, reports: &[Report]) -> Result<u64, Refusal> {
+        match self {
+            Destination::File(file) => file.report(kind, reports).await.map(|()| 0),
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.report(kind, reports).await.map(|()| 0),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod refusal;
+mod reporting;
 pub mod retry;
 pub mod rows;
 mod run;

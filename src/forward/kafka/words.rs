@@ -205,6 +205,9 @@ pub(super) fn of_code(code: Code, detail: &str, who: &Who) -> Refusal {
         Code::ThrottlingQuotaExceeded | Code::QueueFull => {
             refusal(Trouble::Overload, format!("{brokers} has too much to do ({code:?})"))
         }
+        Code::PurgeQueue | Code::PurgeInflight | Code::State => {
+            refusal(Trouble::Peer, format!("{brokers} broke off a transaction for topic {topic}"))
+        }
         Code::KafkaStorageError => refusal(Trouble::Peer, format!("a disk of {brokers} fails")),
         Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => {
             refusal(Trouble::Timeout, format!("{brokers} does not acknowledge in time"))
