@@ -37,6 +37,8 @@ mod nearby;
 mod packaging;
 mod path;
 mod profiles;
+mod quarantine;
+mod quarantine_model;
 mod readme;
 mod replay;
 mod rig;
