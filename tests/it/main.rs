@@ -44,6 +44,7 @@ mod replay;
 mod rig;
 mod serial;
 mod store;
+mod store_aside;
 mod store_damage;
 mod store_kill;
 mod store_model;
