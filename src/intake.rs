@@ -23,6 +23,9 @@ use crate::store::{self, AsideEntry, AsideKind, Commit, StateChange, Store};
 
 mod bursts;
 mod repeats;
+mod watches;
+
+pub use watches::Watches;
 
 use bursts::Bursts;
 use repeats::Repeats;
@@ -80,6 +83,8 @@ pub struct Parts {
     pub catalog: Arc<RwLock<Arc<Catalog>>>,
     /// Where passing values can be seen.
     pub taps: Taps,
+    /// The account of each device's seconds.
+    pub watches: Watches,
     /// How long a commit collects.
     pub commit_interval: Duration,
 }
@@ -164,7 +169,9 @@ impl Intake {
                 done = async { match &mut self.committing { Some((future, _)) => future.await, None => std::future::pending().await } } => {
                     done?;
                     if let Some((_, receipts)) = self.committing.take() {
+                        crash_point!("intake.receipt.before");
                         receipts.into_iter().for_each(Receipt::give);
+                        crash_point!("intake.receipt.after");
                     }
                 }
                 count = deliveries.recv_many(&mut received, MAX_AT_ONCE), if open && !full => {
@@ -243,6 +250,8 @@ impl Intake {
         if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
+        let refused = refused_for(&interpretation, 0).is_some();
+        self.parts.watches.heard(&reading.device, reading.heard, refused, &interpretation);
         self.report(reading, &interpretation.faults);
         self.collect(reading, number, catalog, interpretation, before);
     }

@@ -22,6 +22,8 @@ pub struct Batch {
     pub range: Range,
     /// Another process may have sent it already, in part or whole.
     pub resumed: bool,
+    /// Observations that were handed out so far; a batch that was read anew begins at 0 again.
+    pub rendered: u64,
     timeline: Arc<Timeline>,
     pending: Pending,
     /// What became of the rows so far.
@@ -99,6 +101,7 @@ impl Batch {
             destination,
             range,
             resumed,
+            rendered: 0,
             timeline,
             pending: Pending { chunks: ours.into_iter(), current: None },
             tally: Tally { damaged, passed_over, ..Tally::default() },
@@ -110,6 +113,7 @@ impl Batch {
         let Some(basis) = self.timeline.bases.get(&self.range.basis) else { return false };
         let resolver = Resolver::new(&self.timeline.anchors, self.range.anchors, basis);
         for (run, sequence, observation) in self.pending.by_ref() {
+            self.rendered += 1;
             match resolver.resolve(run, observation) {
                 Resolved::Event(event) => {
                     if row(sequence, &event).is_break() {

@@ -62,6 +62,7 @@ impl Context<'_> {
         if let Some((test, names)) = &emit.withhold
             && holds(&decoded.slots, test)
         {
+            out.withholds = true;
             if self.explain {
                 withheld_by(test, names, &decoded.slots, &mut out.withheld);
             }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::persons::Order;
 use crate::clock::system;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
@@ -36,6 +37,8 @@ pub struct Board {
     pub quarantine: Arc<Quarantine>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
+    /// Changes of who wears what, for the gateway to carry out.
+    pub orders: mpsc::Sender<Order>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,

@@ -2,7 +2,8 @@
 //!
 //! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
 //! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
-//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/quarantine/...`. Answers are bounded.
+//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/quarantine/...`, `/assign`, and
+//! `/assignments`, which tells who wears what. Answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::board::Board;
+use super::persons;
 use crate::quarantine::Filter;
 use crate::source::recorded::RecordedFrame;
 
@@ -140,6 +142,9 @@ async fn command(board: &Board, request: Request<Incoming>) -> Answer {
         "/quarantine/list" | "/quarantine/replay" | "/quarantine/drop" => {
             json_or_problem(super::quarantine::command(&board.quarantine, &path, asked).await)
         }
+        "/assign" => json_or_problem(persons::assign(&board.orders, asked).await.map_err(|why| format!("{why:#}"))),
+        // Names of persons: asked for like a command, so that only who may command is told.
+        "/assignments" => json(&persons::worn(&board.timeline.borrow(), asked["device"].as_str())),
         _ => problem(StatusCode::NOT_FOUND, &format!("no command {path} is known here")),
     }
 }

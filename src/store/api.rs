@@ -276,6 +276,12 @@ pub struct Stat {
     pub aside_dropped: u64,
     /// Observations removed because the store was full, for the destination that lost most.
     pub evicted: u64,
+    /// Gaps that were not reported yet.
+    pub gaps: u64,
+    /// Bytes on disk of the rows beside the events.
+    pub reports_bytes: u64,
+    /// Such rows that were removed before every destination had them.
+    pub reports_evicted: u64,
     /// Bytes free on the file system.
     pub free_bytes: u64,
     /// Whether the store is sealed.
@@ -295,6 +301,8 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
+    /// Rows beside the events that it has not got.
+    pub reports_waiting: u64,
 }
 
 /// What reading everything found.

@@ -18,10 +18,10 @@ const SURELY_FITTING_VALUE: usize = 64 * 1024;
 impl Queue {
     /// Makes a commit durable and lets forwarders that wait see it.
     pub(super) fn commit(&mut self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
+        self.check_state(&commit.state)?;
+        self.make_room_for(&commit)?;
         let Commit { observations, state, aside, intake, run, only_for, replayed } = commit;
         let run = run.unwrap_or(self.run);
-        self.check_state(&state)?;
-        self.make_room()?;
         if !aside.is_empty() {
             self.set_aside(aside)?;
         }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
@@ -15,6 +15,7 @@ use super::{
     Settings, Settled, Stat, Verified,
 };
 use crate::reading::{BootId, RunId};
+use crate::report::{Kind, Report};
 
 /// Requests that may wait for the store thread.
 const CAPACITY: usize = 64;
@@ -159,6 +160,39 @@ impl Store {
     pub async fn forget_gaps(&self, through: u64) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::ForgetGaps(through, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Makes rows beside the events durable; every destination that is configured now gets them, at least once and in the
+    /// order of their kind. [`Error::Full`]: none was stored, since the disk is nearly full and events come first.
+    pub async fn report(&self, reports: Vec<Report>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Report(reports, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// The oldest reports of this kind that the destination has not got: at least one where one waits, not many more
+    /// bytes than the limit. Give the number to [`Store::reports_done`] once it has them.
+    pub async fn reports(
+        &self,
+        destination: &str,
+        kind: Kind,
+        limit_bytes: usize,
+    ) -> Result<(u64, Vec<Report>), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Reports(destination.to_owned(), kind, limit_bytes, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Changes whenever there are new reports.
+    pub fn report_news(&self) -> watch::Receiver<u64> {
+        self.shared.report_news()
+    }
+
+    /// Moves the destination's cursor past reports that it has. Durable with the next record.
+    pub async fn reports_done(&self, destination: &str, kind: Kind, through: u64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::ReportsDone(destination.to_owned(), kind, through, reply)).await?;
         self.wait(answer).await
     }
 

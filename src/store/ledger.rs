@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::removed::AsideKnown;
+use super::reports::{PerKind, ReportTotals};
 use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
 use crate::reading::{BootId, Heard};
 
@@ -55,6 +56,8 @@ pub(super) struct Destination {
     pub(super) cursor: Sequence,
     pub(super) range: Option<Range>,
     pub(super) tally: DestinationTally,
+    /// Of each kind the first report that it has not got.
+    pub(super) reports: PerKind,
 }
 
 /// What is known of a generation without opening it.
@@ -113,6 +116,7 @@ pub(super) struct Own {
     /// All generations but those that are being removed, the newest included.
     pub(super) generations: BTreeMap<u64, Known>,
     pub(super) gaps: BTreeMap<u64, Gap>,
+    pub(super) reports: ReportTotals,
     /// What is known of each generation set aside.
     pub(super) aside: BTreeMap<u64, AsideKnown>,
     dirty: BTreeSet<Key>,
@@ -124,6 +128,7 @@ enum Key {
     Destination(String),
     Generation(u64),
     Gap(u64),
+    Reports,
     Aside(u64),
 }
 
@@ -134,12 +139,14 @@ impl Key {
             Key::Destination(name) => format!("!destination/{name}"),
             Key::Generation(number) => format!("!generation/{number}"),
             Key::Gap(number) => format!("!gap/{number}"),
+            Key::Reports => "!reports".to_owned(),
             Key::Aside(number) => format!("!aside/{number}"),
         }
     }
 
     fn parse(text: &str) -> Option<Key> {
         match text.strip_prefix(OWN)?.split_once('/') {
+            None if text == "!reports" => Some(Key::Reports),
             None => (text == "!totals").then_some(Key::Totals),
             Some(("destination", name)) => Some(Key::Destination(name.to_owned())),
             Some(("generation", number)) => number.parse().ok().map(Key::Generation),
@@ -163,6 +170,11 @@ impl Own {
             Some(Key::Destination(name)) => fold(&mut self.destinations, name, value),
             Some(Key::Generation(number)) => fold(&mut self.generations, number, value),
             Some(Key::Gap(number)) => fold(&mut self.gaps, number, value),
+            Some(Key::Reports) => {
+                if let Some(reports) = value.and_then(from_bytes) {
+                    self.reports = reports;
+                }
+            }
             Some(Key::Aside(number)) => fold(&mut self.aside, number, value),
             None => {}
         }
@@ -170,7 +182,8 @@ impl Own {
 
     /// The whole of it, as a birth writes it.
     pub(super) fn whole(&self) -> Vec<StateChange> {
-        let keys = std::iter::once(Key::Totals)
+        let keys = [Key::Totals, Key::Reports]
+            .into_iter()
             .chain(self.destinations.keys().cloned().map(Key::Destination))
             .chain(self.generations.keys().copied().map(Key::Generation))
             .chain(self.gaps.keys().copied().map(Key::Gap))
@@ -194,6 +207,7 @@ impl Own {
             Key::Destination(name) => self.destinations.get(name).and_then(to_bytes),
             Key::Generation(number) => self.generations.get(number).and_then(to_bytes),
             Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
+            Key::Reports => to_bytes(&self.reports),
             Key::Aside(number) => self.aside.get(number).and_then(to_bytes),
         };
         StateChange { key: key.text(), value }
@@ -202,6 +216,11 @@ impl Own {
     pub(super) fn totals_mut(&mut self) -> &mut Totals {
         self.dirty.insert(Key::Totals);
         &mut self.totals
+    }
+
+    pub(super) fn reports_mut(&mut self) -> &mut ReportTotals {
+        self.dirty.insert(Key::Reports);
+        &mut self.reports
     }
 
     pub(super) fn destination_mut(&mut self, name: &str) -> Option<&mut Destination> {

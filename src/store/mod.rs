@@ -31,6 +31,12 @@
 //! used again: the error is [`Error::Fatal`], the process ends, and the next open tells what is there. A failed
 //! fdatasync is never retried.
 //!
+//! # Reports
+//!
+//! Rows beside the events ([`crate::report`]) lie in `reports/`, a row of generations of the same form: durable when
+//! [`Store::report`] answers, given to each destination at least once, in the order of their kind. They never endanger
+//! events: a report is refused while the disk is nearly full, and of too many the oldest go.
+//!
 //! # Limits
 //!
 //! | what | limit | why |
@@ -43,6 +49,7 @@
 //! | bytes kept of an aside entry | 64 KiB | longer: the entry is kept without them and counted |
 //! | commit, and closing | 10 s | then the disk is taken for dead |
 //! | gaps kept | 1,024 | older ones become one |
+//! | reports kept | 16 MiB | the oldest go first, counted |
 //!
 //! A single observation whose chunk is over its limit is kept without its metadata, which says so.
 
@@ -68,6 +75,7 @@ mod open;
 mod queue;
 mod record;
 mod removed;
+mod reports;
 mod row;
 mod rows;
 mod salvage;
