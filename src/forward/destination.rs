@@ -9,6 +9,7 @@ use crate::forward::refusal::Refusal;
 use crate::forward::retry::LONGEST_WAIT;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
+use crate::report::{self, Report};
 
 #[cfg(feature = "clickhouse")]
 use crate::forward::clickhouse::{self, ClickHouse};
@@ -89,6 +90,15 @@ impl Destination {
             Destination::File(file) => file.deliver(batch).await,
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(clickhouse) => clickhouse.deliver(batch).await,
+        }
+    }
+
+    /// Tries to deliver reports of one kind, in their order; returns how many it will never take for what they are.
+    pub async fn report(&mut self, kind: report::Kind, reports: &[Report]) -> Result<u64, Refusal> {
+        match self {
+            Destination::File(file) => file.report(kind, reports).await.map(|()| 0),
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
         }
     }
 

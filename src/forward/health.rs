@@ -45,6 +45,12 @@ pub struct Snapshot {
     pub rows: u64,
     /// Bytes sent or written since the start, after compression.
     pub bytes: u64,
+    /// Rows beside the events that went out since the start.
+    pub reports: u64,
+    /// Such rows that the destination will never take for what they are.
+    pub reports_dropped: u64,
+    /// In plain words, why such rows wait; `None` while all is well.
+    pub reports_reason: Option<String>,
 }
 
 impl Snapshot {
@@ -80,6 +86,9 @@ impl Health {
             batches: 0,
             rows: 0,
             bytes: 0,
+            reports: 0,
+            reports_dropped: 0,
+            reports_reason: None,
         };
         Health { inner: Arc::new(Mutex::new(Inner { snapshot, logged: None })) }
     }
@@ -132,6 +141,17 @@ impl Health {
         if inner.logged.take().is_some() {
             info!(destination = inner.snapshot.name, attempts, "delivering again");
         }
+    }
+
+    pub(crate) fn reported(&self, sent: u64, dropped: u64) {
+        let mut inner = self.lock();
+        inner.snapshot.reports += sent;
+        inner.snapshot.reports_dropped += dropped;
+        inner.snapshot.reports_reason = None;
+    }
+
+    pub(crate) fn not_reported(&self, reason: &str) {
+        self.lock().snapshot.reports_reason = Some(reason.to_owned());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -12,6 +12,7 @@ pub mod file;
 pub mod health;
 pub mod json;
 pub mod refusal;
+mod reporting;
 pub mod retry;
 pub mod rows;
 mod run;

@@ -11,7 +11,7 @@ use biogate::store::Store;
 use serde_json::Value;
 
 use crate::rig::clickhouse::Engine;
-use crate::rig::gateway::{Hub, lines_of, wait_for};
+use crate::rig::gateway::{Hub, lines_named, lines_of, wait_for};
 use crate::rig::mosquitto::{Mosquitto, note};
 use crate::rig::pty::Pty;
 
@@ -39,8 +39,7 @@ fn strap(port: &Path) -> String {
 }
 
 fn events(hub: &Hub) -> Vec<Value> {
-    let lines = lines_of(&hub.dir.path().join("archive"));
-    lines.into_iter().filter(|line| line.get("event_id").is_some()).collect()
+    lines_of(&hub.dir.path().join("archive"))
 }
 
 /// Sends heart rates until one arrives that nobody sent before, and returns its event.
@@ -82,8 +81,7 @@ fn now_ms() -> i64 {
 
 /// The assignment records of a hub that is stopped: those that its destination has, then those that still wait for it.
 fn records(hub: &Hub) -> Vec<Value> {
-    let mut rows: Vec<Value> = lines_of(&hub.dir.path().join("archive"));
-    rows.retain(|row| row.get("valid_from").is_some());
+    let mut rows = lines_named(&hub.dir.path().join("archive"), "device-assignments-");
     let config = Config::load(&hub.config()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
