@@ -18,6 +18,7 @@ use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::local::persons::{ORDERS, Order};
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
 use crate::source::context::{Context, Stop};
@@ -27,11 +28,13 @@ use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
 use crate::store::{self, Ledger, Store};
 
 mod basis;
+mod covering;
 mod destinations;
 pub mod persons;
 mod sources;
 mod timekeeping;
 
+use covering::Covering;
 use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
@@ -71,6 +74,8 @@ pub struct Gateway {
     forwarding: Forwarding,
     timekeeping: Timekeeping,
     control: Option<JoinHandle<()>>,
+    watches: Watches,
+    covering: Option<covering::Running>,
     orders: mpsc::Receiver<Order>,
 }
 
@@ -89,7 +94,9 @@ impl Gateway {
                 None
             }
         };
+        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
+        gateway.send_parked();
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
     }
@@ -148,6 +155,7 @@ impl Gateway {
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
+        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
         let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
@@ -156,6 +164,7 @@ impl Gateway {
             sources: Arc::new(Health::default()),
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
+            quarantine,
             gate: timekeeping.gate(),
             orders: ordering,
             #[cfg(feature = "ble")]
@@ -174,6 +183,8 @@ impl Gateway {
             forwarding,
             timekeeping,
             control: None,
+            watches,
+            covering: None,
             orders,
         })
     }
@@ -221,11 +232,26 @@ impl Gateway {
                 if config.destinations != self.config.destinations || config.clock != self.config.clock {
                     warn!("changes of destinations, store and clock take effect at the next start");
                 }
+                self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
+                self.send_parked();
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
+    }
+
+    /// What was parked and has a person now is sent, beside everything else.
+    fn send_parked(&self) {
+        let quarantine = self.board.quarantine.clone();
+        tokio::spawn(async move {
+            match quarantine.parked_of(None).await {
+                Ok(outcome) if outcome.replayed == 0 => {}
+                Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
+                Err(store::Error::Closed) => {}
+                Err(why) => warn!("what is parked was not looked through: {why}"),
+            }
+        });
     }
 
     /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
@@ -247,6 +273,9 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             control.abort();
         }
+        if let Some(covering) = self.covering.take() {
+            covering.stop(STEP_DEADLINE / 2).await;
+        }
         let ledger = self.store.ledger();
         drop(self.timekeeping);
         self.store.close().await.context("closing the store")?;
@@ -262,6 +291,28 @@ impl Gateway {
             wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
+    }
+
+    /// The seconds of a device count from its entry on, and no longer than that is there.
+    fn expect_devices(&self, config: &Config) {
+        let now_ms = system::uptime_ms();
+        let expected: Vec<Arc<str>> = covering::expected(config).collect();
+        covering::expected(&self.config)
+            .filter(|name| !expected.contains(name))
+            .for_each(|gone| self.watches.forget(&gone));
+        expected.iter().for_each(|name| self.watches.expect(name, now_ms));
+    }
+
+    /// What the account of each device's seconds is made of.
+    fn account(&self) -> covering::Parts {
+        covering::Parts {
+            boot: self.board.boot,
+            store: self.store.clone(),
+            watches: self.watches.clone(),
+            sources: self.board.sources.clone(),
+            timeline: self.timekeeping.timeline(),
+            gate: self.timekeeping.gate(),
+        }
     }
 
     async fn follow_sources(&mut self) -> anyhow::Result<()> {
@@ -287,6 +338,13 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
+pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
+    let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
+    let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
+    Ok(Quarantine::new(store.clone(), catalog, timeline))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

@@ -58,7 +58,9 @@ impl Timekeeping {
         let timeline = stored(store);
         let mut keeper = Keeper::new(config.clock, boot, system::uptime_ms(), &timeline.anchors);
         let (gateway_id, changes) = basis::gateway_id(config, store);
-        store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing the hub's name")?;
+        if !changes.is_empty() {
+            store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing the hub's name")?;
+        }
         let (timeline, _) = watch::channel(Arc::new(timeline));
         let timeline = Arc::new(timeline);
         look(&mut keeper, store, &timeline, boot).await?;

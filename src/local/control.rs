@@ -2,7 +2,7 @@
 //!
 //! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
 //! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
-//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/assign`, and
+//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/quarantine/...`, `/assign`, and
 //! `/assignments`, which tells who wears what. Answers are bounded.
 
 use std::convert::Infallible;
@@ -30,6 +30,7 @@ use tracing::{debug, warn};
 
 use super::board::Board;
 use super::persons;
+use crate::quarantine::Filter;
 use crate::source::recorded::RecordedFrame;
 
 /// How many clients are served at once; a further one waits.
@@ -117,7 +118,7 @@ async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
         "/status" => json(&board.status()),
         #[cfg(feature = "ble")]
         "/near" => json(&board.near()),
-        "/quarantine" => json_or_problem(super::board::quarantine(&board.store, limit).await),
+        "/quarantine" => json_or_problem(board.quarantine.list(&Filter::default(), limit).await),
         "/verify" => json_or_problem(board.store.verify().await),
         "/export" => json_or_problem(board.export(limit).await),
         "/record" => record(board),
@@ -138,6 +139,9 @@ async fn command(board: &Board, request: Request<Incoming>) -> Answer {
         Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("the request is no JSON: {why}")),
     };
     match path.as_str() {
+        "/quarantine/list" | "/quarantine/replay" | "/quarantine/drop" => {
+            json_or_problem(super::quarantine::command(&board.quarantine, &path, asked).await)
+        }
         "/assign" => json_or_problem(persons::assign(&board.orders, asked).await.map_err(|why| format!("{why:#}"))),
         // Names of persons: asked for like a command, so that only who may command is told.
         "/assignments" => json(&persons::worn(&board.timeline.borrow(), asked["device"].as_str())),

@@ -4,3 +4,4 @@ pub mod board;
 pub mod client;
 pub mod control;
 pub mod persons;
+pub mod quarantine;

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::removed::AsideKnown;
 use super::reports::{PerKind, ReportTotals};
 use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
 use crate::reading::{BootId, Heard};
@@ -40,6 +41,11 @@ pub(super) struct AsideTotals {
     pub(super) evicted: u64,
     /// Entries whose bytes were too many to keep.
     pub(super) stripped: u64,
+    /// Entries that came back, and those that a person removed.
+    pub(super) replayed: u64,
+    pub(super) dropped: u64,
+    /// The highest number that a generation had: none is given twice, so what is known of one is never of another.
+    pub(super) last: u64,
 }
 
 /// Where one destination stands.
@@ -99,6 +105,9 @@ impl Known {
     }
 }
 
+/// So many boots of what is set aside keep their clock anchors: the anchors are one value of the store.
+const MAX_ASIDE_BOOTS: usize = 64;
+
 /// Everything above, and which of its keys the next record has to carry.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -108,6 +117,8 @@ pub(super) struct Own {
     pub(super) generations: BTreeMap<u64, Known>,
     pub(super) gaps: BTreeMap<u64, Gap>,
     pub(super) reports: ReportTotals,
+    /// What is known of each generation set aside.
+    pub(super) aside: BTreeMap<u64, AsideKnown>,
     dirty: BTreeSet<Key>,
 }
 
@@ -118,6 +129,7 @@ enum Key {
     Generation(u64),
     Gap(u64),
     Reports,
+    Aside(u64),
 }
 
 impl Key {
@@ -128,6 +140,7 @@ impl Key {
             Key::Generation(number) => format!("!generation/{number}"),
             Key::Gap(number) => format!("!gap/{number}"),
             Key::Reports => "!reports".to_owned(),
+            Key::Aside(number) => format!("!aside/{number}"),
         }
     }
 
@@ -138,6 +151,7 @@ impl Key {
             Some(("destination", name)) => Some(Key::Destination(name.to_owned())),
             Some(("generation", number)) => number.parse().ok().map(Key::Generation),
             Some(("gap", number)) => number.parse().ok().map(Key::Gap),
+            Some(("aside", number)) => number.parse().ok().map(Key::Aside),
             Some(_) => None,
         }
     }
@@ -161,6 +175,7 @@ impl Own {
                     self.reports = reports;
                 }
             }
+            Some(Key::Aside(number)) => fold(&mut self.aside, number, value),
             None => {}
         }
     }
@@ -171,7 +186,8 @@ impl Own {
             .into_iter()
             .chain(self.destinations.keys().cloned().map(Key::Destination))
             .chain(self.generations.keys().copied().map(Key::Generation))
-            .chain(self.gaps.keys().copied().map(Key::Gap));
+            .chain(self.gaps.keys().copied().map(Key::Gap))
+            .chain(self.aside.keys().copied().map(Key::Aside));
         keys.map(|key| self.change(&key)).collect()
     }
 
@@ -192,6 +208,7 @@ impl Own {
             Key::Generation(number) => self.generations.get(number).and_then(to_bytes),
             Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
             Key::Reports => to_bytes(&self.reports),
+            Key::Aside(number) => self.aside.get(number).and_then(to_bytes),
         };
         StateChange { key: key.text(), value }
     }
@@ -226,6 +243,18 @@ impl Own {
             Some(known) => self.generations.insert(number, known),
             None => self.generations.remove(&number),
         };
+    }
+
+    pub(super) fn aside_mut(&mut self, number: u64) -> &mut AsideKnown {
+        self.dirty.insert(Key::Aside(number));
+        self.aside.entry(number).or_default()
+    }
+
+    /// A generation set aside is gone, or its records have other numbers than before.
+    pub(super) fn forget_aside(&mut self, number: u64) {
+        if self.aside.remove(&number).is_some() {
+            self.dirty.insert(Key::Aside(number));
+        }
     }
 
     pub(super) fn add_gap(&mut self, gap: Gap) {
@@ -285,11 +314,21 @@ impl Own {
         self.generations.values().find(|known| known.waiting_at(lowest) > 0).and_then(|known| known.oldest)
     }
 
-    /// The boots of everything that is kept.
+    /// The boots of everything that is kept; of what is set aside the newest.
     pub(super) fn boots(&self) -> Vec<BootId> {
         let mut boots: Vec<BootId> = self.generations.values().flat_map(|known| known.boots.iter().copied()).collect();
         boots.sort_unstable();
         boots.dedup();
+        let of_queue = boots.len();
+        for boot in self.aside.values().rev().flat_map(|known| known.boots.iter().rev()) {
+            if boots.len() - of_queue >= MAX_ASIDE_BOOTS {
+                break;
+            }
+            if !boots.contains(boot) {
+                boots.push(*boot);
+            }
+        }
+        boots.sort_unstable();
         boots
     }
 
