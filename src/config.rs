@@ -16,9 +16,11 @@ use crate::resolve::Unassigned;
 use crate::{forward, store};
 
 use files::Merged;
+pub use local::Local;
 
 mod checks;
 mod files;
+pub mod local;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -54,6 +56,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// The `[local]` section, where it says to listen.
+    pub local: Option<Local>,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -71,6 +75,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// What becomes of observations of nobody.
     pub unassigned: Unassigned,
+    /// Nothing is sent for now: events wait in the store.
+    pub offline: bool,
 }
 
 /// A device entry that names a sensor.
@@ -226,6 +232,7 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            local: local::local(raw.local).map_err(main)?,
             places,
         })
     }

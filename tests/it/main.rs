@@ -31,6 +31,7 @@ mod file;
 mod forward;
 mod framing;
 mod kill;
+mod local;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;

@@ -242,6 +242,11 @@ impl Link {
         }
     }
 
+    /// Whether the words tell of trouble.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        matches!(self.state, State::Unseen | State::Blocked { .. } | State::Backoff { pause: Pause::Failed, .. })
+    }
+
     /// When it must be told the time at the latest.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match &self.state {
