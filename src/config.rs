@@ -20,6 +20,8 @@ pub use local::Local;
 
 mod checks;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 pub mod local;
 pub mod raw;
 
@@ -217,9 +219,12 @@ impl Config {
             .collect::<Result<Vec<_>, _>>()?;
         if destinations.is_empty() {
             return Err(main(
-                "no destination; write a [[destination]] with name, kind = \"clickhouse\" or \"file\"".into(),
+                "no destination; write a [[destination]] with name, kind = \"clickhouse\", \"kafka\" or \"file\""
+                    .into(),
             ));
         }
+        #[cfg(feature = "kafka")]
+        kafka::cursors_apart(&destinations).map_err(main)?;
         Ok(Config {
             file: file.to_path_buf(),
             commit_interval: raw.store.commit_interval.unwrap_or(DEFAULT_COMMIT_INTERVAL),

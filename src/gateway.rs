@@ -12,13 +12,14 @@ use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
-use crate::intake::{Intake, Parts, Taps};
+use crate::intake::{Intake, Parts, Taps, Watches};
 use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
 use crate::local::listener::{self, Listening};
 use crate::local::metrics::Named;
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
 use crate::source::context::{Context, Stop};
@@ -28,10 +29,12 @@ use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
 use crate::store::{self, Ledger, Store};
 
 mod basis;
+mod covering;
 mod destinations;
 mod sources;
 mod timekeeping;
 
+use covering::Covering;
 use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
@@ -72,6 +75,8 @@ pub struct Gateway {
     timekeeping: Timekeeping,
     /// Who answers on this machine: the control socket, and the TCP listener.
     answering: Vec<JoinHandle<()>>,
+    watches: Watches,
+    covering: Option<covering::Running>,
 }
 
 impl Gateway {
@@ -80,7 +85,9 @@ impl Gateway {
         let boot = system::boot_id().context("reading this boot's id")?;
         let mut gateway = Self::without_sources(plan, boot).await?;
         gateway.answer();
+        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
+        gateway.send_parked();
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
     }
@@ -142,15 +149,18 @@ impl Gateway {
         let (inlet, deliveries) = delivery::channel();
         let (drain_intake, draining) = watch::channel(false);
         let taps = Taps::default();
+        let watches = Watches::new(boot);
         let parts = Parts {
             store: store.clone(),
             run,
             catalog: catalog.clone(),
             taps: taps.clone(),
+            watches: watches.clone(),
             commit_interval: config.commit_interval,
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
+        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
         let board = Arc::new(Board {
             boot,
             run,
@@ -159,6 +169,7 @@ impl Gateway {
             sources: Arc::new(Health::default()),
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
+            quarantine,
             gate: timekeeping.gate(),
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
@@ -179,6 +190,8 @@ impl Gateway {
             forwarding,
             timekeeping,
             answering: Vec::new(),
+            watches,
+            covering: None,
         })
     }
 
@@ -224,11 +237,26 @@ impl Gateway {
                         "changes of destinations, store, clock, local and gateway.offline take effect at the next start"
                     );
                 }
+                self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
+                self.send_parked();
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
+    }
+
+    /// What was parked and has a person now is sent, beside everything else.
+    fn send_parked(&self) {
+        let quarantine = self.board.quarantine.clone();
+        tokio::spawn(async move {
+            match quarantine.parked_of(None).await {
+                Ok(outcome) if outcome.replayed == 0 => {}
+                Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
+                Err(store::Error::Closed) => {}
+                Err(why) => warn!("what is parked was not looked through: {why}"),
+            }
+        });
     }
 
     /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
@@ -248,6 +276,9 @@ impl Gateway {
         self.sources.stopped(STEP_DEADLINE / 2).await;
         self.forwarding.stop(STEP_DEADLINE).await;
         self.answering.iter().for_each(JoinHandle::abort);
+        if let Some(covering) = self.covering.take() {
+            covering.stop(STEP_DEADLINE / 2).await;
+        }
         let ledger = self.store.ledger();
         drop(self.timekeeping);
         self.store.close().await.context("closing the store")?;
@@ -263,6 +294,28 @@ impl Gateway {
             wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
+    }
+
+    /// The seconds of a device count from its entry on, and no longer than that is there.
+    fn expect_devices(&self, config: &Config) {
+        let now_ms = system::uptime_ms();
+        let expected: Vec<Arc<str>> = covering::expected(config).collect();
+        covering::expected(&self.config)
+            .filter(|name| !expected.contains(name))
+            .for_each(|gone| self.watches.forget(&gone));
+        expected.iter().for_each(|name| self.watches.expect(name, now_ms));
+    }
+
+    /// What the account of each device's seconds is made of.
+    fn account(&self) -> covering::Parts {
+        covering::Parts {
+            boot: self.board.boot,
+            store: self.store.clone(),
+            watches: self.watches.clone(),
+            sources: self.board.sources.clone(),
+            timeline: self.timekeeping.timeline(),
+            gate: self.timekeeping.gate(),
+        }
     }
 
     async fn follow_sources(&mut self) -> anyhow::Result<()> {
@@ -288,6 +341,13 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
+pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
+    let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
+    let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
+    Ok(Quarantine::new(store.clone(), catalog, timeline))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

@@ -17,6 +17,8 @@ pub mod resolve;
 
 pub mod interpret;
 
+pub mod coverage;
+
 #[cfg(feature = "gateway")]
 pub mod store;
 
@@ -31,6 +33,9 @@ pub mod config;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod intake;
+
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
+pub mod quarantine;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod local;

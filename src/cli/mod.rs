@@ -32,6 +32,7 @@ mod pair;
 pub mod profile_folders;
 pub mod profiles;
 pub mod profiles_new;
+mod quarantine;
 mod record;
 mod replay;
 mod run;
@@ -160,6 +161,8 @@ async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<E
         true => Config::load(file)?.destinations.into_iter().find_map(|destination| match destination.kind {
             forward::Kind::ClickHouse(settings) => Some(settings),
             forward::Kind::File(_) => None,
+            #[cfg(feature = "kafka")]
+            forward::Kind::Kafka(_) => None,
         }),
         false => None,
     };

@@ -11,7 +11,10 @@ mod destination;
 pub mod file;
 pub mod health;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod refusal;
+mod reporting;
 pub mod retry;
 pub mod rows;
 mod run;

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use crate::forward::health::{Health, State as Doing};
 use crate::forward::refusal::{Refusal, Trouble};
+use crate::forward::reporting::Reporting;
 use crate::forward::retry::Retry;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery, Destination, Settings};
@@ -47,6 +48,7 @@ pub struct Forwarder {
     inputs: Inputs,
     health: Health,
     retry: Retry,
+    reporting: Reporting,
     /// The instant that the retry's times count from.
     started: Instant,
 }
@@ -73,10 +75,12 @@ impl Forwarder {
     /// A loop that has not started. `Err` says what is wrong with the settings.
     pub fn new(settings: &Settings, store: Store, inputs: Inputs, seed: u64) -> Result<Forwarder, String> {
         let health = Health::new(&settings.name, settings.kind.name());
+        let name: Arc<str> = settings.name.as_str().into();
         Ok(Forwarder {
-            name: settings.name.as_str().into(),
+            name: name.clone(),
             limit: settings.kind.batch(),
             destination: Destination::new(settings, &health)?,
+            reporting: Reporting::new(name, store.clone(), health.clone(), seed),
             store,
             inputs,
             health,
@@ -99,7 +103,7 @@ impl Forwarder {
         };
         loop {
             state = match state {
-                State::Gate => self.wait_for_gate().await,
+                State::Gate => self.wait_for_gate().await?,
                 State::Cut => self.cut().await?,
                 State::Read { range, resumed } => self.read(range, resumed).await?,
                 State::Deliver(batch) => self.deliver(batch).await,
@@ -112,18 +116,19 @@ impl Forwarder {
         Ok(())
     }
 
-    async fn wait_for_gate(&mut self) -> State {
+    async fn wait_for_gate(&mut self) -> Result<State, store::Error> {
         loop {
             if self.is_stopping() {
-                return State::Stopped;
+                return Ok(State::Stopped);
             }
             match &*self.inputs.gate.borrow_and_update() {
-                Gate::Open => return State::Cut,
+                Gate::Open => return Ok(State::Cut),
                 Gate::Held(reason) => self.health.holding(reason),
             }
             tokio::select! {
-                changed = self.inputs.gate.changed() => if changed.is_err() { return State::Stopped },
-                () = stopping(&mut self.inputs.stop) => return State::Stopped,
+                changed = self.inputs.gate.changed() => if changed.is_err() { return Ok(State::Stopped) },
+                () = stopping(&mut self.inputs.stop) => return Ok(State::Stopped),
+                () = self.reporting.due() => self.report().await?,
             }
         }
     }
@@ -159,8 +164,18 @@ impl Forwarder {
                 }
                 changed = self.inputs.timeline.changed() => if changed.is_err() { return Ok(State::Stopped) },
                 range = next => return Ok(State::Read { range: range?, resumed: false }),
+                () = self.reporting.due() => self.report().await?,
                 () = tend => tend_at = self.tend().await,
             }
+        }
+    }
+
+    /// A round of reports; a stop does not wait for it.
+    async fn report(&mut self) -> Result<(), store::Error> {
+        let mut stop = self.inputs.stop.clone();
+        tokio::select! {
+            sent = self.reporting.send(&mut self.destination) => sent,
+            () = deadline(&mut stop) => Ok(()),
         }
     }
 

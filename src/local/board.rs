@@ -4,7 +4,7 @@ use std::sync::Arc;
 #[cfg(feature = "ble")]
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::clock::system;
@@ -13,6 +13,7 @@ use crate::intake::Taps;
 use crate::local::condition::{Condition, Destination, Seen};
 use crate::local::listener::Listening;
 use crate::local::metrics::Named;
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, Heard, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::source;
@@ -36,6 +37,8 @@ pub struct Board {
     pub destinations: Vec<forward::health::Health>,
     /// Anchors and bases, for rendering rows.
     pub timeline: watch::Receiver<Arc<Timeline>>,
+    /// What is set aside.
+    pub quarantine: Arc<Quarantine>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
     /// The Bluetooth peripherals that are heard, listed or not.
@@ -134,29 +137,4 @@ pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<
     }
     rows.truncate(limit);
     Ok(rows)
-}
-
-/// What was set aside, oldest first, raw bytes as hex.
-pub async fn quarantine(store: &Store, limit: usize) -> Result<Vec<Value>, store::Error> {
-    let entries = store.aside(limit).await?;
-    let shown = |entry: &store::AsideEntry| {
-        json!({
-            "kind": entry.kind,
-            "reason": entry.reason,
-            "device": entry.device,
-            "entry": entry.entry,
-            "channel": entry.channel,
-            "profile": entry.profile,
-            "run": entry.run,
-            "reading": entry.reading,
-            "heard": entry.heard,
-            "destination": entry.destination,
-            "hex": hex(&entry.bytes),
-        })
-    };
-    Ok(entries.iter().map(shown).collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -8,4 +8,5 @@ pub mod control;
 pub mod exposition;
 pub mod listener;
 pub mod metrics;
+pub mod quarantine;
 mod tap;

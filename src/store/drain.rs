@@ -109,7 +109,7 @@ impl Queue {
             let what = format!("{name} has another range in hand than {}..={}", range.first, range.last);
             return Err(Error::Refused { what });
         }
-        let counted = settled.delivered + settled.rejected + settled.parked + settled.damaged;
+        let counted = settled.delivered + settled.rejected + settled.parked + settled.passed_over + settled.damaged;
         if counted > range.count() {
             let what = format!("{counted} observations settled of {} in the range", range.count());
             return Err(Error::Refused { what });
@@ -127,6 +127,7 @@ impl Queue {
             destination.tally.delivered += settled.delivered;
             destination.tally.rejected += settled.rejected;
             destination.tally.parked += settled.parked;
+            destination.tally.passed_over += settled.passed_over;
             destination.tally.damaged += settled.damaged + uncounted;
             destination.tally.resent += settled.resent;
         }

@@ -4,7 +4,8 @@
 //! lock                 held while the store is open
 //! format               "biogate store 1", and of a sealed store its key's fingerprint
 //! ballast              8 MiB that are given up when a full disk keeps the store from opening
-//! gen-N/  aside/gen-N/ generations; they count by their names
+//! gen-N/               generations; they count by their names
+//! aside/  reports/     two more rows of generations
 //! new-N/  trash-N/     a birth or a death that was not finished: removed by the next open
 //! damaged/             generations that did not open, kept for a person to look at
 //! opening-N            the open of generation N has begun; three in a row without an end mean that it hangs

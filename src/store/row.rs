@@ -1,4 +1,4 @@
-//! A row of generations on disk, the queue's or the one set aside: how a generation opens, is born and dies.
+//! A row of generations on disk, the queue's, the one set aside or that of the reports: how a generation opens, is born and dies.
 
 use std::fs;
 use std::io;
@@ -63,6 +63,7 @@ impl Row {
         let dir = match kind {
             Kind::Queue => root.to_owned(),
             Kind::Aside => root.join("aside"),
+            Kind::Reports => root.join("reports"),
         };
         Row { dir, kind, root: root.to_owned() }
     }

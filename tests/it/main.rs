@@ -30,6 +30,8 @@ mod configuration;
 mod file;
 mod forward;
 mod framing;
+#[cfg(feature = "kafka")]
+mod kafka_rig;
 mod kill;
 mod local;
 mod mqtt;
@@ -46,6 +48,7 @@ mod store;
 mod store_damage;
 mod store_kill;
 mod store_model;
+mod store_reports;
 mod store_rig;
 mod tidy;
 mod trouble;

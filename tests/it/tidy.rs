@@ -10,6 +10,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("observation", "reading"),
     ("event", "reading observation"),
     ("report", ""),
+    ("coverage", ""),
     ("clock", "reading event"),
     ("resolve", "reading observation event clock"),
     ("interpret", "reading observation event"),
@@ -17,14 +18,21 @@ const IMPORTS: &[(&str, &str)] = &[
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
     ("forward", "reading observation event report clock resolve store"),
-    ("intake", "reading observation event report clock interpret store source"),
+    ("intake", "reading observation event report coverage clock interpret store source"),
+    ("quarantine", "reading observation event clock resolve interpret store intake"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
-    ("config", "reading observation event report clock resolve interpret store source forward intake"),
-    ("local", "reading observation event report clock resolve interpret store source forward intake config"),
-    ("gateway", "reading observation event report clock resolve interpret store source forward intake config local"),
+    ("config", "reading observation event report coverage clock resolve interpret store source forward intake"),
+    (
+        "local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config",
+    ),
+    (
+        "gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
+    ),
     (
         "cli",
-        "reading observation event report clock resolve interpret store source forward intake config local gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local gateway",
     ),
     ("main", "cli"),
     ("lib", ""),
@@ -58,7 +66,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without IO, clock and async, and what they therefore never name outside their own tests.
-const PURE: &[&str] = &["reading", "observation", "event", "report", "resolve", "interpret"];
+const PURE: &[&str] = &["reading", "observation", "event", "report", "coverage", "resolve", "interpret"];
 const IMPURE: &[&str] =
     &["tokio", "std::fs", "std::io", "std::net", "std::env", "std::process", "SystemTime", "Instant", "async"];
 

@@ -21,7 +21,7 @@ const LARGE: u64 = 1_000;
 ///
 /// One block per insert (the block sizes), written when the answer comes (no async insert), under our token, also into
 /// dependent views; no row skipped in silence (allow_errors), and the metadata's text read as JSON.
-const INSERT_SETTINGS: &[(&str, &str)] = &[
+pub(super) const INSERT_SETTINGS: &[(&str, &str)] = &[
     ("async_insert", "0"),
     ("wait_for_async_insert", "1"),
     ("wait_end_of_query", "1"),
@@ -39,8 +39,8 @@ const INSERT_SETTINGS: &[(&str, &str)] = &[
 /// The destination.
 #[derive(Debug)]
 pub struct ClickHouse {
-    settings: Settings,
-    http: Http,
+    pub(super) settings: Settings,
+    pub(super) http: Http,
     statement: String,
     /// What is left of the block in hand; it belongs to the batch that comes back with the next try.
     left: Option<(Arc<Block>, Vec<Piece>)>,
@@ -157,16 +157,7 @@ impl ClickHouse {
         let mut params = vec![("query", self.statement.as_str())];
         params.extend_from_slice(INSERT_SETTINGS);
         params.extend_from_slice(more);
-        self.http.post(&params, body, true).await.map_err(|fault| match fault {
-            Fault::NotSent { access, reason } => {
-                let trouble = if access { Trouble::Access } else { Trouble::Unreachable };
-                (Refusal::new(trouble, reason), false)
-            }
-            Fault::Unknown { timed_out, reason } => {
-                let trouble = if timed_out { Trouble::Timeout } else { Trouble::Unreachable };
-                (Refusal::new(trouble, reason), true)
-            }
-        })
+        self.http.post(&params, body, true).await.map_err(unanswered)
     }
 
     async fn verify_table(&mut self) -> Result<(), Refusal> {
@@ -176,10 +167,24 @@ impl ClickHouse {
         }
     }
 
-    fn user(&self) -> String {
+    pub(super) fn user(&self) -> String {
         match &self.settings.user {
             Some(user) => format!("user {user}"),
             None => "the default user".to_owned(),
+        }
+    }
+}
+
+/// What a missing answer means, and whether the request may have been carried out all the same.
+pub(super) fn unanswered(fault: Fault) -> (Refusal, bool) {
+    match fault {
+        Fault::NotSent { access, reason } => {
+            let trouble = if access { Trouble::Access } else { Trouble::Unreachable };
+            (Refusal::new(trouble, reason), false)
+        }
+        Fault::Unknown { timed_out, reason } => {
+            let trouble = if timed_out { Trouble::Timeout } else { Trouble::Unreachable };
+            (Refusal::new(trouble, reason), true)
         }
     }
 }

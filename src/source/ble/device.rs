@@ -386,6 +386,7 @@ impl Device {
     }
 
     fn tell_state(&self) {
+        self.flow.health.set_in_reach(self.link.is_in_reach());
         match self.link.is_in_trouble() {
             true => self.flow.health.set_trouble(&self.link.words()),
             false => self.flow.health.set_state(&self.link.words()),

@@ -171,6 +171,7 @@ impl House {
         });
         if plan.channels.is_empty() {
             if let Some(broadcasts) = &broadcasts {
+                broadcasts.flow.health.set_in_reach(false);
                 broadcasts.flow.health.set_trouble("not heard; is it switched on and near?");
             }
         } else {
@@ -297,6 +298,7 @@ impl House {
         }
         if device.settings.plan.channels.is_empty() {
             broadcasts.silent = false;
+            broadcasts.flow.health.set_in_reach(true);
             broadcasts.flow.health.set_state("receiving");
         }
     }
@@ -309,6 +311,7 @@ impl House {
             let silent = broadcasts.heard.is_some_and(|heard| now.duration_since(heard) > silence);
             if silent && !broadcasts.silent {
                 broadcasts.silent = true;
+                broadcasts.flow.health.set_in_reach(false);
                 broadcasts.flow.health.count(Count::Silences, 1);
                 broadcasts.flow.health.set_trouble(&format!("not heard for {} s", silence.as_secs()));
             }
