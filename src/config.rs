@@ -54,6 +54,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// A hash of all files' texts.
+    pub fingerprint: String,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -197,7 +199,7 @@ pub fn is_name(text: &str) -> bool {
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        let Merged { file: raw, places } = files::read(file)?;
+        let Merged { file: raw, places, fingerprint } = files::read(file)?;
         let main = |message: String| Error::of_file(file, message);
         let gateway = checks::gateway(raw.gateway).map_err(main)?;
         let limits = checks::limits(raw.limits).map_err(main)?;
@@ -226,6 +228,7 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            fingerprint,
             places,
         })
     }

@@ -27,10 +27,12 @@ use crate::store::{self, Ledger, Store};
 
 mod basis;
 mod destinations;
+mod reports;
 mod sources;
 mod timekeeping;
 
 use destinations::Forwarding;
+use reports::Reporter;
 use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
@@ -69,13 +71,18 @@ pub struct Gateway {
     forwarding: Forwarding,
     timekeeping: Timekeeping,
     control: Option<JoinHandle<()>>,
+    /// None while a recording is replayed.
+    reporter: Option<Reporter>,
 }
 
 impl Gateway {
     /// Starts everything that the plan names.
     pub async fn start(plan: Plan) -> anyhow::Result<Gateway> {
         let boot = system::boot_id().context("reading this boot's id")?;
+        let profiles = plan.profiles.clone();
         let mut gateway = Self::without_sources(plan, boot).await?;
+        gateway.reporter = Some(Reporter::start(gateway.board.clone(), &gateway.config, &profiles));
+        drop(profiles);
         gateway.control = match Control::bind(&gateway.config.control_socket()) {
             Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
             Err(why) => {
@@ -169,6 +176,7 @@ impl Gateway {
             forwarding,
             timekeeping,
             control: None,
+            reporter: None,
         })
     }
 
@@ -208,6 +216,9 @@ impl Gateway {
                 if config.destinations != self.config.destinations || config.clock != self.config.clock {
                     warn!("changes of destinations, store and clock take effect at the next start");
                 }
+                if let Some(reporter) = &self.reporter {
+                    reporter.follow(&config, &profiles);
+                }
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
             }
@@ -230,6 +241,9 @@ impl Gateway {
             }
         }
         self.sources.stopped(STEP_DEADLINE / 2).await;
+        if let Some(reporter) = self.reporter.take() {
+            reporter.stop().await;
+        }
         self.forwarding.stop(STEP_DEADLINE).await;
         if let Some(control) = self.control.take() {
             control.abort();

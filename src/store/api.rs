@@ -1,5 +1,6 @@
 //! The values that go in and out of the store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::observation::Observation;
 use crate::reading::{Channel, Heard, RunId};
+use crate::report::Kind;
 
 /// Number of an observation in this store, from 1, never reused.
 pub type Sequence = u64;
@@ -355,8 +357,8 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
-    /// Rows beside the events that it has not got.
-    pub reports_waiting: u64,
+    /// Rows beside the events that it has not got, of each kind that has any.
+    pub reports_waiting: BTreeMap<Kind, u64>,
 }
 
 /// What reading everything found.

@@ -57,14 +57,8 @@ impl Relay {
     pub(crate) fn to(broker: &str) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let state = State {
-            line: Line::Open,
-            swallow: None,
-            swallowed: 0,
-            produced: 0,
-            connections: Vec::new(),
-            ended: false,
-        };
+        let state =
+            State { line: Line::Open, swallow: None, swallowed: 0, produced: 0, connections: Vec::new(), ended: false };
         let state = Arc::new(Mutex::new(state));
         let route = Route { broker: wire_form(broker), relay: wire_form(&address) };
         let (broker, shared) = (broker.to_owned(), state.clone());
