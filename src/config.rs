@@ -60,6 +60,8 @@ pub struct Config {
     pub destinations: Vec<forward::Settings>,
     /// The `[local]` section, where it says to listen.
     pub local: Option<Local>,
+    /// A hash of all files' texts.
+    pub fingerprint: String,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -205,7 +207,7 @@ pub fn is_name(text: &str) -> bool {
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        let Merged { file: raw, places } = files::read(file)?;
+        let Merged { file: raw, places, fingerprint } = files::read(file)?;
         let main = |message: String| Error::of_file(file, message);
         let gateway = checks::gateway(raw.gateway).map_err(main)?;
         let limits = checks::limits(raw.limits).map_err(main)?;
@@ -238,6 +240,7 @@ impl Config {
             limits,
             destinations,
             local: local::local(raw.local).map_err(main)?,
+            fingerprint,
             places,
         })
     }

@@ -1,5 +1,6 @@
 //! The values that go in and out of the store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{AsideEntry, AsidePlace};
 use crate::observation::Observation;
 use crate::reading::{Heard, RunId};
+use crate::report::Kind;
 
 /// Number of an observation in this store, from 1, never reused.
 pub type Sequence = u64;
@@ -303,8 +305,8 @@ pub struct DestinationStat {
     pub in_hand: Option<Range>,
     /// When the oldest that waits was heard, about: read off the times and numbers of its generation's ends.
     pub oldest_waiting: Option<Heard>,
-    /// Rows beside the events that it has not got.
-    pub reports_waiting: u64,
+    /// Rows beside the events that it has not got, of each kind that has any.
+    pub reports_waiting: BTreeMap<Kind, u64>,
 }
 
 /// What reading everything found.
