@@ -31,8 +31,19 @@ mod file;
 mod forward;
 mod framing;
 #[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_death;
+#[cfg(feature = "kafka")]
+mod kafka_exactly_once;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
+#[cfg(feature = "kafka")]
 mod kafka_rig;
+#[cfg(feature = "kafka")]
+mod kafka_security;
 mod kill;
+mod local;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;
