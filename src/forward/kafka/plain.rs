@@ -97,7 +97,9 @@ impl Plain {
                 return self.later(batch, refusal);
             }
             let stop;
+            crash_point!("kafka.send.before");
             (batch, stop) = self.queue(batch).await;
+            crash_point!("kafka.send.after");
             let enough = match stop {
                 Stop::All | Stop::Alone | Stop::Refused(_) => 0,
                 Stop::Full => client::MOST_RECORDS as usize / 2,
