@@ -127,7 +127,7 @@ impl Gateway {
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
-        let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+        let names = config.cursors();
         let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
@@ -203,7 +203,9 @@ impl Gateway {
         };
         match reloaded.await {
             Ok(()) => {
-                if config.destinations != self.config.destinations || config.clock != self.config.clock {
+                let other_ways =
+                    config.destinations != self.config.destinations || config.failover != self.config.failover;
+                if other_ways || config.clock != self.config.clock {
                     warn!("changes of destinations, store and clock take effect at the next start");
                 }
                 info!(devices = config.devices.len(), "profiles and device entries read again");

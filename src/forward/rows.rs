@@ -130,6 +130,7 @@ impl Batch {
             parked: parked.len() as u64,
             damaged,
             resent,
+            in_doubt_resent: 0,
             aside: parked,
         };
         for Rejected { sequence, reason } in rejected {

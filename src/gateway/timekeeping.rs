@@ -109,8 +109,7 @@ impl Timekeeping {
             changes.push(basis::change(number, Some(&next))?);
             after.bases.insert(number, next);
         }
-        let in_hand: Vec<u64> =
-            config.destinations.iter().filter_map(|to| Some(store.in_hand(&to.name)?.basis)).collect();
+        let in_hand: Vec<u64> = config.cursors().iter().filter_map(|name| Some(store.in_hand(name)?.basis)).collect();
         let newest = after.bases.keys().next_back().copied();
         let unneeded: Vec<u64> = before
             .bases

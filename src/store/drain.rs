@@ -129,6 +129,7 @@ impl Queue {
             destination.tally.parked += settled.parked;
             destination.tally.damaged += settled.damaged + uncounted;
             destination.tally.resent += settled.resent;
+            destination.tally.in_doubt_resent += settled.in_doubt_resent;
         }
         self.close_unneeded();
         if self.own.drained(self.newest.number).next().is_some() {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
-use super::{AsideEntry, Chunk, Commit, Error, Range, Sequence, Settled, Verified};
+use super::{AsideEntry, Chunk, Commit, Error, Range, Sequence, Settled, StateChange, Verified};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -32,6 +32,7 @@ pub(super) enum Request {
     NextRange(Waiter),
     Read(Range, Reply<Vec<Chunk>>),
     Settle(String, Range, Settled, Returning<Settled, ()>),
+    Note(StateChange, Returning<StateChange, ()>),
     Aside(usize, Reply<Vec<AsideEntry>>),
     ForgetGaps(u64, Reply<()>),
     Verify(Reply<Verified>),
@@ -90,6 +91,11 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
             true => answer_or_turn(reply, queue.settle(&name, &range, settled)),
             false => turn_back(reply, settled),
         },
+        Request::Note(change, reply) => match queue.free_reserve().map(|()| queue.has_reserve()) {
+            Ok(true) => answer_or_turn(reply, queue.note(change)),
+            Ok(false) => turn_back(reply, change),
+            Err(error) => answer_or_turn(reply, Err(error)),
+        },
         Request::Aside(limit, reply) => answer(reply, queue.list_aside(limit)),
         Request::ForgetGaps(through, reply) => {
             queue.own.forget_gaps(through);
@@ -129,6 +135,7 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
             Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Settle(_, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
+            Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::ForgetGaps(_, reply) | Request::Close(reply) => {
                 drop(reply.send(Err(error.clone())));
             }

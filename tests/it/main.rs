@@ -27,6 +27,8 @@ mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
 mod configuration;
+#[cfg(feature = "clickhouse")]
+mod failover;
 mod file;
 mod forward;
 mod framing;

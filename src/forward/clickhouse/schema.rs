@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::forward::refusal::Trouble;
+use crate::forward::refusal::{Refusal, Trouble};
 
 use super::http::{Fault, Http};
 use super::verdict::{code_in, shorten};
@@ -55,13 +55,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn trouble(&self) -> Trouble {
-        match self {
+    /// As a try that fails for it: looking at the table leaves no row there.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let trouble = match self {
             Error::Unreachable(_) => Trouble::Unreachable,
             Error::Access(_) => Trouble::Access,
             Error::Statement { .. } => Trouble::Peer,
             Error::Missing { .. } | Error::Misfits { .. } => Trouble::Schema,
-        }
+        };
+        Refusal::new(trouble, self.to_string()).not_arrived()
     }
 }
 
