@@ -8,6 +8,7 @@ mod http;
 mod insert;
 mod row;
 pub mod schema;
+pub mod survey;
 mod verdict;
 
 use std::path::PathBuf;

@@ -132,7 +132,10 @@ impl Forwarder {
 
     fn of(name: Arc<str>, outs: Vec<Out>, failover: Option<Failover>, store: Store, inputs: Inputs) -> Forwarder {
         let active = failover.as_ref().map_or(0, Failover::active);
-        Forwarder { name, outs, active, failover, probes: None, store, inputs, started: Instant::now() }
+        let started = Instant::now();
+        let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, started };
+        forwarder.introduce();
+        forwarder
     }
 
     /// How each destination is; stays valid while and after the loop runs.

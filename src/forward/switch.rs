@@ -31,17 +31,16 @@ impl Forwarder {
         let Some(failover) = &self.failover else { return Ok(()) };
         let first = self.store.in_hand(&self.name).map_or(0, |range| range.first);
         let standing = failover.standing(first);
-        let why = if self.active == 0 { "the first of the order" } else { "it got the events before the restart" };
-        let active = self.out().name.clone();
-        for (place, out) in self.outs.iter().enumerate() {
-            if place == self.active {
-                out.health.take_over(why);
-            } else {
-                out.health.step_back(&format!("{active} gets the events"));
-            }
-        }
         self.ask_earlier();
         self.write(standing).await
+    }
+
+    /// Says of a loop that has not started who is active and why.
+    pub(super) fn introduce(&self) {
+        if self.failover.is_some() {
+            let why = if self.active == 0 { "the first of the order" } else { "it got the events before the restart" };
+            self.tell(&format!("{} gets the events", self.out().name), why);
+        }
     }
 
     /// A range was cut that nobody has seen: does an earlier destination of the order get it?
@@ -60,6 +59,7 @@ impl Forwarder {
         let name = self.out().name.clone();
         info!(from = &*left, to = &*name, "an earlier destination of the order is well again and gets the events");
         self.tell(&format!("{name} is well again"), "it is well again");
+        self.ask_earlier();
         Ok(())
     }
 
@@ -100,6 +100,7 @@ impl Forwarder {
             "the next destination of the order gets the events: {why}"
         );
         self.tell(&format!("{to} gets the events since {left} failed: {why}"), &format!("{left} failed: {why}"));
+        self.ask_earlier();
         Ok(State::Read { range, resumed: true })
     }
 
@@ -117,7 +118,7 @@ impl Forwarder {
     }
 
     /// Says everywhere who is active and why.
-    fn tell(&mut self, to_others: &str, to_active: &str) {
+    fn tell(&self, to_others: &str, to_active: &str) {
         for (place, out) in self.outs.iter().enumerate() {
             if place == self.active {
                 out.health.take_over(to_active);
@@ -125,7 +126,6 @@ impl Forwarder {
                 out.health.step_back(to_others);
             }
         }
-        self.ask_earlier();
     }
 
     /// From now on those before the active one are asked whether they are well again.

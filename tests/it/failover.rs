@@ -46,9 +46,8 @@ const HOUR_MS: u64 = 3_600_000;
 fn ids(dir: &Path) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(dir.join("archive")) else { return Vec::new() };
     let text: String = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
-    let id = |line: &str| {
-        serde_json::from_str::<serde_json::Value>(line).unwrap()["event_id"].as_str().unwrap().to_owned()
-    };
+    let id =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["event_id"].as_str().unwrap().to_owned();
     text.lines().map(id).collect()
 }
 
@@ -146,18 +145,18 @@ async fn after_a_kill_the_range_goes_on_where_it_may_be_and_its_doubts_are_not_f
     let order = [("bus", warehouse_at(&first.address)), ("archive", warehouse_at(&second.address))];
     let ways = Ways::failover(dir.path(), &order, &times(1_000, NEVER_BACK));
     ways.commit(heart_rates(50)).await;
-    ways.until("the second is tried", |_| second.connections() > 0).await;
+    ways.until("the second is tried", |_| second.inserts() > 0).await;
     let left = store_of_the_killed(dir.path());
     ways.shut_down().await;
     // The next process: the second has become well, and the first still swallows.
-    let called = first.connections();
+    let called = first.inserts();
     let order = [("bus", warehouse_at(&first.address)), ("archive", archive(left.path()))];
     let ways = Ways::failover(left.path(), &order, &times(HOUR_MS, NEVER_BACK));
     assert_eq!(ways.health("archive").active, Some(true), "it may have the range");
     ways.until("delivered", |ways| ways.tally(CURSOR).delivered == 50).await;
     assert_eq!(ways.tally(CURSOR).in_doubt_resent, 50, "the first may have them too");
     assert_eq!(ids(left.path()).len(), 50);
-    assert_eq!(first.connections() - called, 0, "a range was given back without a wait");
+    assert_eq!(first.inserts() - called, 0, "a range was given back without a wait");
     ways.shut_down().await;
 }
 
@@ -227,7 +226,7 @@ async fn a_dead_and_a_hanging_destination_slow_no_other() {
     // A wait for either of them would be 300 ms and more.
     let most = by_themselves * 4 + Duration::from_millis(100);
     assert!(beside_them <= most, "{beside_them:?} beside them, {by_themselves:?} by themselves");
-    assert!(swallower.connections() > 0);
+    assert!(swallower.inserts() > 0);
     assert_eq!((ways.tally("dead").delivered, ways.tally("hanging").delivered), (0, 0));
     assert_eq!(ids(dir.path()).len() as u64, ways.tally("archive").delivered);
     ways.shut_down().await;

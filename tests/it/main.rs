@@ -26,6 +26,7 @@ mod ble_turns;
 mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
+mod clickhouse_check;
 mod configuration;
 #[cfg(feature = "clickhouse")]
 mod failover;

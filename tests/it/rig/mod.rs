@@ -10,10 +10,10 @@ pub(crate) mod mosquitto;
 pub(crate) mod pty;
 pub(crate) mod source;
 pub(crate) mod tls;
-#[cfg(feature = "clickhouse")]
-pub(crate) mod ways;
 #[cfg(feature = "ble")]
 pub(crate) mod ward;
+#[cfg(feature = "clickhouse")]
+pub(crate) mod ways;
 
 use std::time::{Duration, Instant};
 

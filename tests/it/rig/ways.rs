@@ -142,31 +142,38 @@ pub(crate) fn store_of_the_killed(dir: &Path) -> tempfile::TempDir {
 /// An address that takes every connection and every byte, and never answers.
 pub(crate) struct Swallower {
     pub(crate) address: String,
-    connections: Arc<AtomicU64>,
+    inserts: Arc<AtomicU64>,
 }
 
 impl Swallower {
     pub(crate) fn new() -> Swallower {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let connections = Arc::new(AtomicU64::new(0));
-        let count = connections.clone();
+        let inserts = Arc::new(AtomicU64::new(0));
+        let count = inserts.clone();
         // It ends with the test process.
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(mut stream) = stream else { return };
-                count.fetch_add(1, Ordering::SeqCst);
+                let count = count.clone();
                 std::thread::spawn(move || {
                     let mut bytes = [0; 4096];
-                    while stream.read(&mut bytes).is_ok_and(|read| read > 0) {}
+                    while let Ok(read) = stream.read(&mut bytes) {
+                        if read == 0 {
+                            return;
+                        }
+                        // The first bytes of a request; a question after the destination's health is no insert.
+                        let line = String::from_utf8_lossy(&bytes[..read]).into_owned();
+                        count.fetch_add(u64::from(line.contains("query=INSERT%20")), Ordering::SeqCst);
+                    }
                 });
             }
         });
-        Swallower { address, connections }
+        Swallower { address, inserts }
     }
 
-    /// How often it was called.
-    pub(crate) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::SeqCst)
+    /// How many inserts it swallowed.
+    pub(crate) fn inserts(&self) -> u64 {
+        self.inserts.load(Ordering::SeqCst)
     }
 }
