@@ -47,6 +47,13 @@ if [ "$for_what" = test ]; then
     need dbus-daemon command -v dbus-daemon
     need libdbus-1-dev pkg-config --exists dbus-1
     need tzdata test -e /usr/share/zoneinfo/Europe/Berlin
+    # What librdkafka is built with, and the Kafka broker of the tests.
+    need make command -v make
+    need g++ command -v c++
+    need zlib1g-dev test -e /usr/include/zlib.h
+    need default-jre-headless command -v java
+    need maven command -v mvn
+    need openssl command -v openssl
 fi
 if [ "$for_what" = bluez-vm ]; then
     need qemu-system-x86 command -v qemu-system-x86_64

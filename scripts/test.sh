@@ -9,10 +9,12 @@ scripts/setup.sh test
 servers=$PWD/target/test-servers
 log=$servers/tests.log
 mkdir -p "$servers"
+kafka=$servers/kafka
 engine=
 
-# Stops the engine by the id it was started with.
+# Stops what was started, by the ids it was started with.
 stop() {
+    [ ! -e "$kafka/shared/made" ] || tests/servers/kafka/kafka.sh stop "$kafka/shared" || true
     [ -n "$engine" ] || return 0
     kill "$engine" 2>/dev/null || return 0
     for _ in $(seq 100); do
@@ -48,6 +50,26 @@ else
     no_engine="skipped: the ClickHouse engine does not start (see $servers/chdb.log)"
 fi
 
+# One broker for all tests; a test that kills, pauses or multiplies brokers has its own. What an earlier run left goes first.
+no_kafka=
+if [ -e "$kafka/shared/made" ]; then
+    tests/servers/kafka/kafka.sh stop "$kafka/shared"
+fi
+rm -rf "$kafka/shared"
+if tests/servers/kafka/kafka.sh install "$kafka" &&
+    tests/servers/kafka/kafka.sh start "$kafka/shared" --lib "$kafka" --tls >"$servers/kafka.env"; then
+    set -a
+    # shellcheck source=/dev/null
+    . "$servers/kafka.env"
+    set +a
+else
+    if [ -n "${CI:-}" ]; then
+        echo "the Kafka broker does not start, and CI may skip nothing" >&2
+        exit 1
+    fi
+    no_kafka="skipped: the Kafka broker does not start (see $kafka/shared/node1/log)"
+fi
+
 # --show-output prints what passing tests said after the runner's own lines, so both stay readable.
 status=0
 cargo test "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
@@ -59,6 +81,7 @@ fi
 
 skipped=$( (
     [ -z "$no_engine" ] || echo "$no_engine"
+    [ -z "$no_kafka" ] || echo "$no_kafka"
     grep -a '^skipped: ' "$log" || true
 ) | sed 's/^skipped: //' | sort | uniq -c | awk '{ n = $1; $1 = ""; printf "%s%s (%d)", (NR > 1 ? ";" : ""), $0, n }')
 if [ -n "$skipped" ]; then

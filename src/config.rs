@@ -19,6 +19,8 @@ use files::Merged;
 
 mod checks;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -213,9 +215,12 @@ impl Config {
             .collect::<Result<Vec<_>, _>>()?;
         if destinations.is_empty() {
             return Err(main(
-                "no destination; write a [[destination]] with name, kind = \"clickhouse\" or \"file\"".into(),
+                "no destination; write a [[destination]] with name, kind = \"clickhouse\", \"kafka\" or \"file\""
+                    .into(),
             ));
         }
+        #[cfg(feature = "kafka")]
+        kafka::cursors_apart(&destinations).map_err(main)?;
         let failover = checks::failover(raw.failover, &destinations).map_err(main)?;
         Ok(Config {
             file: file.to_path_buf(),

@@ -12,11 +12,13 @@ use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
-use crate::intake::{Intake, Parts, Taps};
+use crate::intake::{Intake, Parts, Taps, Watches};
 use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::local::persons::{ORDERS, Order};
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
 use crate::source::context::{Context, Stop};
@@ -26,10 +28,13 @@ use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
 use crate::store::{self, Ledger, Store};
 
 mod basis;
+mod covering;
 mod destinations;
+pub mod persons;
 mod sources;
 mod timekeeping;
 
+use covering::Covering;
 use destinations::Forwarding;
 use timekeeping::Timekeeping;
 
@@ -69,6 +74,9 @@ pub struct Gateway {
     forwarding: Forwarding,
     timekeeping: Timekeeping,
     control: Option<JoinHandle<()>>,
+    watches: Watches,
+    covering: Option<covering::Running>,
+    orders: mpsc::Receiver<Order>,
 }
 
 impl Gateway {
@@ -86,7 +94,9 @@ impl Gateway {
                 None
             }
         };
+        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
+        gateway.send_parked();
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
     }
@@ -134,15 +144,19 @@ impl Gateway {
         let (inlet, deliveries) = delivery::channel();
         let (drain_intake, draining) = watch::channel(false);
         let taps = Taps::default();
+        let watches = Watches::new(boot);
         let parts = Parts {
             store: store.clone(),
             run,
             catalog: catalog.clone(),
             taps: taps.clone(),
+            watches: watches.clone(),
             commit_interval: config.commit_interval,
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
+        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
             store: store.clone(),
@@ -150,7 +164,9 @@ impl Gateway {
             sources: Arc::new(Health::default()),
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
+            quarantine,
             gate: timekeeping.gate(),
+            orders: ordering,
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
@@ -167,6 +183,9 @@ impl Gateway {
             forwarding,
             timekeeping,
             control: None,
+            watches,
+            covering: None,
+            orders,
         })
     }
 
@@ -180,12 +199,19 @@ impl Gateway {
             tokio::select! {
                 () = stopped(&mut stopping) => break,
                 Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
+                Some(order) = self.orders.recv() => self.carry_out(order).await,
                 failed = &mut self.intake => return Err(intake_failure(failed)),
                 failed = self.timekeeping.failed() => return Err(failed),
                 failed = self.forwarding.failed() => return Err(failed),
             }
         }
         self.stop(true).await
+    }
+
+    /// Changes who wears what, and answers.
+    async fn carry_out(&mut self, order: Order) {
+        let answer = self.timekeeping.assign(&self.config, &self.store, &self.board, &order.change).await;
+        let _asker_is_gone = order.answer.send(answer);
     }
 
     /// Profiles and device entries anew. What cannot change while running is said and left.
@@ -208,11 +234,26 @@ impl Gateway {
                 if other_ways || config.clock != self.config.clock {
                     warn!("changes of destinations, store and clock take effect at the next start");
                 }
+                self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
+                self.send_parked();
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
+    }
+
+    /// What was parked and has a person now is sent, beside everything else.
+    fn send_parked(&self) {
+        let quarantine = self.board.quarantine.clone();
+        tokio::spawn(async move {
+            match quarantine.parked_of(None).await {
+                Ok(outcome) if outcome.replayed == 0 => {}
+                Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
+                Err(store::Error::Closed) => {}
+                Err(why) => warn!("what is parked was not looked through: {why}"),
+            }
+        });
     }
 
     /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
@@ -234,6 +275,9 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             control.abort();
         }
+        if let Some(covering) = self.covering.take() {
+            covering.stop(STEP_DEADLINE / 2).await;
+        }
         let ledger = self.store.ledger();
         drop(self.timekeeping);
         self.store.close().await.context("closing the store")?;
@@ -249,6 +293,28 @@ impl Gateway {
             wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
+    }
+
+    /// The seconds of a device count from its entry on, and no longer than that is there.
+    fn expect_devices(&self, config: &Config) {
+        let now_ms = system::uptime_ms();
+        let expected: Vec<Arc<str>> = covering::expected(config).collect();
+        covering::expected(&self.config)
+            .filter(|name| !expected.contains(name))
+            .for_each(|gone| self.watches.forget(&gone));
+        expected.iter().for_each(|name| self.watches.expect(name, now_ms));
+    }
+
+    /// What the account of each device's seconds is made of.
+    fn account(&self) -> covering::Parts {
+        covering::Parts {
+            boot: self.board.boot,
+            store: self.store.clone(),
+            watches: self.watches.clone(),
+            sources: self.board.sources.clone(),
+            timeline: self.timekeeping.timeline(),
+            gate: self.timekeeping.gate(),
+        }
     }
 
     async fn follow_sources(&mut self) -> anyhow::Result<()> {
@@ -274,6 +340,13 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
+pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
+    let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
+    let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
+    Ok(Quarantine::new(store.clone(), catalog, timeline))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

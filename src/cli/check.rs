@@ -21,6 +21,8 @@ use crate::source::ble::survey;
 use crate::source::mqtt::options::Address;
 use crate::source::serial::port_name::PortName;
 
+#[cfg(feature = "kafka")]
+mod kafka;
 mod warehouse;
 
 /// How long a peer may take.
@@ -123,6 +125,8 @@ async fn findings(plan: &Plan, offline: bool, hubs: u64) -> Vec<Finding> {
                 let load = warehouse::Load { hubs, interval: config.commit_interval };
                 warehouse::findings(&what, settings, load).await
             }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => kafka::findings(what, settings).await,
         });
     }
     findings

@@ -1,4 +1,4 @@
-//! `biogate schema print|apply`: the warehouse's table.
+//! `biogate schema print|apply`: the warehouse's tables.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -20,9 +20,9 @@ pub struct SchemaCommand {
 /// What `schema` does.
 #[derive(Debug, Subcommand)]
 pub enum Action {
-    /// Print the statement that makes the table.
+    /// Print the statements that make the tables and views.
     Print,
-    /// Make database and table where they are missing, and check that an existing one fits.
+    /// Make database, tables and views where they are missing, and check that an existing table of events fits.
     Apply(Target),
 }
 
@@ -76,7 +76,11 @@ impl SchemaCommand {
 /// Carries the command out. `configured` is the configuration's ClickHouse destination.
 pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mut impl Write) -> Result<(), Error> {
     match &command.action {
-        Action::Print => Ok(writeln!(out, "{}", schema::create_table(DEFAULT_TABLE))?),
+        Action::Print => {
+            let beside = schema::create_beside(DEFAULT_TABLE);
+            let all = std::iter::once(schema::create_table(DEFAULT_TABLE)).chain(beside);
+            Ok(writeln!(out, "{}", all.collect::<Vec<_>>().join("\n\n"))?)
+        }
         Action::Apply(target) => {
             let settings = target.settings(configured)?;
             let fitting = schema::apply(&settings).await?;
@@ -170,10 +174,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn print_gives_one_runnable_statement() {
+    async fn print_gives_runnable_statements() {
         let mut out = Vec::new();
         run(&SchemaCommand { action: Action::Print }, None, &mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.starts_with("CREATE TABLE") && text.ends_with("'rebuild';\n"), "{text}");
+        assert!(
+            text.starts_with("CREATE TABLE") && text.ends_with(";\n") && text.contains("'rebuild';\n\nCREATE"),
+            "{text}"
+        );
     }
 }

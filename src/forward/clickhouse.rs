@@ -6,6 +6,7 @@
 mod block;
 mod http;
 mod insert;
+mod report;
 mod row;
 pub mod schema;
 pub mod survey;

@@ -9,9 +9,16 @@ use crate::forward::refusal::Refusal;
 use crate::forward::retry::LONGEST_WAIT;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
+use crate::report::{self, Report};
 
 #[cfg(feature = "clickhouse")]
 use crate::forward::clickhouse::{self, ClickHouse};
+#[cfg(feature = "kafka")]
+use crate::forward::kafka::{self, Kafka};
+
+/// Records that are in a producer's queue are tried by it; this is only how often they are looked after.
+#[cfg(feature = "kafka")]
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// One `[[destination]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +37,9 @@ pub enum Kind {
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(clickhouse::Settings),
+    /// A topic of a Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Settings),
 }
 
 impl Kind {
@@ -39,6 +49,8 @@ impl Kind {
             Kind::File(_) => "file",
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => "clickhouse",
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => "kafka",
         }
     }
 
@@ -50,6 +62,8 @@ impl Kind {
             Kind::ClickHouse(settings) => {
                 clickhouse::schema::verify(settings).await.map(|_| ()).map_err(|error| error.refusal())
             }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => kafka::survey(settings).await.map(|_| ()),
         }
     }
 
@@ -59,6 +73,8 @@ impl Kind {
             Kind::File(_) => Duration::from_secs(2),
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => LONGEST_WAIT,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => LOOK_AFTER,
         }
     }
 
@@ -67,6 +83,8 @@ impl Kind {
             Kind::File(settings) => settings.batch,
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(settings) => settings.batch,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => settings.batch,
         }
     }
 }
@@ -79,6 +97,9 @@ pub enum Destination {
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Box<ClickHouse>),
+    /// A topic of a Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<Kafka>),
 }
 
 impl Destination {
@@ -91,6 +112,10 @@ impl Destination {
                 Ok(made) => Ok(Destination::ClickHouse(Box::new(made))),
                 Err(wrong) => Err(format!("destination {}: {wrong}", settings.name)),
             },
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(kafka) => {
+                Ok(Destination::Kafka(Box::new(Kafka::new(&settings.name, kafka.clone(), health.clone()))))
+            }
         }
     }
 
@@ -100,6 +125,19 @@ impl Destination {
             Destination::File(file) => file.deliver(batch).await,
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(clickhouse) => clickhouse.deliver(batch).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.deliver(batch).await,
+        }
+    }
+
+    /// Tries to deliver reports of one kind, in their order; returns how many it will never take for what they are.
+    pub async fn report(&mut self, kind: report::Kind, reports: &[Report]) -> Result<u64, Refusal> {
+        match self {
+            Destination::File(file) => file.report(kind, reports).await.map(|()| 0),
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.report(kind, reports).await.map(|()| 0),
         }
     }
 
@@ -114,6 +152,8 @@ impl Destination {
                 clickhouse.abandon();
                 false
             }
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.abandon().await,
         }
     }
 
@@ -123,6 +163,8 @@ impl Destination {
             Destination::File(file) => file.due(),
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(_) => None,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(_) => None,
         }
     }
 
@@ -132,6 +174,8 @@ impl Destination {
             Destination::File(file) => file.rotate().await,
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(_) => Ok(()),
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(_) => Ok(()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The file destination: NDJSON, one event a line (contract v1), for archives, demos and sites without a warehouse.
 //!
-//! Files are `events-YYYYMMDDTHHMMSSZ-N.ndjson`, written as `.part` and renamed when they are closed. A batch counts as
+//! Files are `events-YYYYMMDDTHHMMSSZ-N.ndjson` (reports: `gateway-status-...` and the like), written as `.part` and
+//! renamed when they are closed. A batch counts as
 //! delivered once its bytes and its file's name are on the disk (fsync of both). All disk work runs on a blocking
 //! thread; a disk that hangs is reported while the batch waits, and is never written to by two threads.
 
@@ -18,6 +19,7 @@ use crate::forward::health::Health;
 use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
+use crate::report::{Kind, Report};
 
 use writer::Writer;
 
@@ -89,6 +91,12 @@ impl File {
             Ok(None) => Delivery::Again(Refusal::new(Trouble::Internal, "the batch went missing".to_owned())),
             Err(refusal) => Delivery::Again(refusal),
         }
+    }
+
+    /// Writes reports of one kind, one a line, into files of their own.
+    pub async fn report(&mut self, kind: Kind, reports: &[Report]) -> Result<(), Refusal> {
+        let reports = reports.to_vec();
+        self.run(move |writer| writer.report(kind, &reports).map(|()| None)).await.map(|_| ())
     }
 
     /// When the file in hand will be old enough to be closed.

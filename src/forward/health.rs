@@ -31,7 +31,7 @@ pub enum State {
 pub struct Snapshot {
     /// The destination's name.
     pub name: String,
-    /// `file` or `clickhouse`.
+    /// `file`, `clickhouse` or `kafka`.
     pub kind: &'static str,
     /// What its loop is doing.
     pub state: State,
@@ -51,6 +51,28 @@ pub struct Snapshot {
     pub rows: u64,
     /// Bytes sent or written since the start, after compression.
     pub bytes: u64,
+    /// Rows beside the events that went out since the start.
+    pub reports: u64,
+    /// Such rows that the destination will never take for what they are.
+    pub reports_dropped: u64,
+    /// In plain words, why such rows wait; `None` while all is well.
+    pub reports_reason: Option<String>,
+    /// How the connections are, of a destination that keeps such figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+}
+
+/// A destination's connections at one moment, some seconds old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Brokers that are connected.
+    pub connected: u32,
+    /// Records that wait to be sent or acknowledged.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Of the slowest broker, in microseconds, while anything was asked of it.
+    pub round_trip_us: Option<u64>,
 }
 
 impl Snapshot {
@@ -92,6 +114,10 @@ impl Health {
             batches: 0,
             rows: 0,
             bytes: 0,
+            reports: 0,
+            reports_dropped: 0,
+            reports_reason: None,
+            peer: None,
         };
         Health { inner: Arc::new(Mutex::new(Inner { snapshot, logged: None })) }
     }
@@ -157,6 +183,11 @@ impl Health {
         }
     }
 
+    #[cfg(feature = "kafka")]
+    pub(crate) fn peer(&self, peer: Peer) {
+        self.lock().snapshot.peer = Some(peer);
+    }
+
     pub(crate) fn delivered(&self, rows: u64, bytes: u64) {
         let mut inner = self.lock();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
@@ -170,6 +201,17 @@ impl Health {
         if inner.logged.take().is_some() {
             info!(destination = inner.snapshot.name, attempts, "delivering again");
         }
+    }
+
+    pub(crate) fn reported(&self, sent: u64, dropped: u64) {
+        let mut inner = self.lock();
+        inner.snapshot.reports += sent;
+        inner.snapshot.reports_dropped += dropped;
+        inner.snapshot.reports_reason = None;
+    }
+
+    pub(crate) fn not_reported(&self, reason: &str) {
+        self.lock().snapshot.reports_reason = Some(reason.to_owned());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

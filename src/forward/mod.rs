@@ -12,9 +12,12 @@ pub mod failover;
 pub mod file;
 pub mod health;
 pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 mod pace;
 mod probe;
 pub mod refusal;
+mod reporting;
 pub mod retry;
 pub mod rows;
 mod run;

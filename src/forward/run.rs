@@ -13,6 +13,7 @@ use crate::forward::health::{Health, State as Doing};
 use crate::forward::pace::Pace;
 use crate::forward::probe::Probes;
 use crate::forward::refusal::{Refusal, Trouble};
+use crate::forward::reporting::Reporting;
 use crate::forward::retry::Retry;
 use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery, Destination, Kind, Settings, switch};
@@ -55,6 +56,7 @@ pub struct Forwarder {
     pub(super) probes: Option<Probes>,
     pub(super) store: Store,
     pub(super) inputs: Inputs,
+    pub(super) reporting: Reporting,
     /// The instant that the retry's times count from.
     pub(super) started: Instant,
 }
@@ -110,7 +112,7 @@ impl Forwarder {
     /// The loop of one destination, not started. `Err` says what is wrong with the settings.
     pub fn new(settings: &Settings, store: Store, inputs: Inputs, seed: u64) -> Result<Forwarder, String> {
         let out = Out::new(settings, seed)?;
-        Ok(Forwarder::of(out.name.clone(), vec![out], None, store, inputs))
+        Ok(Forwarder::of(out.name.clone(), vec![out], None, store, inputs, seed))
     }
 
     /// The loop of a failover over these destinations, which are in its order and at least one.
@@ -127,13 +129,21 @@ impl Forwarder {
             return Err("a failover needs destinations".to_owned());
         }
         let failover = switch::resume(settings, &store, seed);
-        Ok(Forwarder::of(failover::CURSOR.into(), outs, Some(failover), store, inputs))
+        Ok(Forwarder::of(failover::CURSOR.into(), outs, Some(failover), store, inputs, seed))
     }
 
-    fn of(name: Arc<str>, outs: Vec<Out>, failover: Option<Failover>, store: Store, inputs: Inputs) -> Forwarder {
+    fn of(
+        name: Arc<str>,
+        outs: Vec<Out>,
+        failover: Option<Failover>,
+        store: Store,
+        inputs: Inputs,
+        seed: u64,
+    ) -> Forwarder {
         let active = failover.as_ref().map_or(0, Failover::active);
+        let reporting = Reporting::new(name.clone(), store.clone(), outs[active].health.clone(), seed);
         let started = Instant::now();
-        let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, started };
+        let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, reporting, started };
         forwarder.introduce();
         forwarder
     }
@@ -162,7 +172,7 @@ impl Forwarder {
         self.take_up().await?;
         loop {
             state = match state {
-                State::Gate => self.wait_for_gate().await,
+                State::Gate => self.wait_for_gate().await?,
                 State::Cut => self.cut().await?,
                 State::Read { range, resumed } => self.read(range, resumed).await?,
                 State::Deliver(batch) => self.deliver(batch).await,
@@ -176,18 +186,19 @@ impl Forwarder {
         Ok(())
     }
 
-    async fn wait_for_gate(&mut self) -> State {
+    async fn wait_for_gate(&mut self) -> Result<State, store::Error> {
         loop {
             if self.is_stopping() {
-                return State::Stopped;
+                return Ok(State::Stopped);
             }
             match &*self.inputs.gate.borrow_and_update() {
-                Gate::Open => return State::Cut,
+                Gate::Open => return Ok(State::Cut),
                 Gate::Held(reason) => self.outs[self.active].health.holding(reason),
             }
             tokio::select! {
-                changed = self.inputs.gate.changed() => if changed.is_err() { return State::Stopped },
-                () = stopping(&mut self.inputs.stop) => return State::Stopped,
+                changed = self.inputs.gate.changed() => if changed.is_err() { return Ok(State::Stopped) },
+                () = stopping(&mut self.inputs.stop) => return Ok(State::Stopped),
+                () = self.reporting.due() => self.report().await?,
             }
         }
     }
@@ -219,8 +230,18 @@ impl Forwarder {
                 }
                 changed = self.inputs.timeline.changed() => if changed.is_err() { return Ok(State::Stopped) },
                 range = next => return Ok(State::Read { range: range?, resumed: false }),
+                () = self.reporting.due() => self.report().await?,
                 () = tend => tend_at = self.tend().await,
             }
+        }
+    }
+
+    /// A round of reports; a stop does not wait for it.
+    async fn report(&mut self) -> Result<(), store::Error> {
+        let mut stop = self.inputs.stop.clone();
+        tokio::select! {
+            sent = self.reporting.send(&mut self.outs[self.active].destination) => sent,
+            () = deadline(&mut stop) => Ok(()),
         }
     }
 
@@ -257,6 +278,7 @@ impl Forwarder {
     }
 
     async fn deliver(&mut self, batch: Batch) -> State {
+        crash_point!("forward.send.before");
         let range = batch.range.clone();
         let began = self.started.elapsed();
         let hangs_at = self.failover.as_ref().map(|failover| self.started + failover.hangs_at(began));
@@ -317,7 +339,9 @@ impl Forwarder {
         let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
         let copies = self.failover.as_mut().map_or(0, Failover::delivered);
         let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(&chunks) };
+        crash_point!("forward.acknowledged.before");
         self.store.settle(&self.name, &range, settled).await?;
+        crash_point!("forward.acknowledged.after");
         let (now, waiting) = (self.started.elapsed(), self.store.waiting(&self.name));
         let out = self.out_mut();
         out.retry.succeeded(now);

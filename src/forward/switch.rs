@@ -59,7 +59,7 @@ impl Forwarder {
         let name = self.out().name.clone();
         info!(from = &*left, to = &*name, "an earlier destination of the order is well again and gets the events");
         self.tell(&format!("{name} is well again"), "it is well again");
-        self.ask_earlier();
+        self.follow();
         Ok(())
     }
 
@@ -100,7 +100,7 @@ impl Forwarder {
             "the next destination of the order gets the events: {why}"
         );
         self.tell(&format!("{to} gets the events since {left} failed: {why}"), &format!("{left} failed: {why}"));
-        self.ask_earlier();
+        self.follow();
         Ok(State::Read { range, resumed: true })
     }
 
@@ -126,6 +126,12 @@ impl Forwarder {
                 out.health.step_back(to_others);
             }
         }
+    }
+
+    /// What else goes with the active destination.
+    fn follow(&mut self) {
+        self.reporting.go_to(self.out().health.clone());
+        self.ask_earlier();
     }
 
     /// From now on those before the active one are asked whether they are well again.

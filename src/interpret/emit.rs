@@ -62,6 +62,7 @@ impl Context<'_> {
         if let Some((test, names)) = &emit.withhold
             && holds(&decoded.slots, test)
         {
+            out.withholds = true;
             if self.explain {
                 withheld_by(test, names, &decoded.slots, &mut out.withheld);
             }
@@ -99,6 +100,9 @@ impl Context<'_> {
                 metadata: metadata(emit, decoded, memory, raw_unit),
             };
             *index = index.saturating_add(1);
+            if emit.counter.is_some() && memory.is_covered(&emit.key) {
+                continue;
+            }
             match self.limits.objection(emit.event, component, value) {
                 Some(why) => out.implausible.push((observation, why)),
                 None => {

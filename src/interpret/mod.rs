@@ -98,6 +98,8 @@ pub struct Interpretation {
     pub implausible: Vec<(Observation, String)>,
     /// What was wrong. Each implausible observation stands here too.
     pub faults: Vec<Fault>,
+    /// A value was withheld: the device says that nobody wears it, or that it does not know.
+    pub withholds: bool,
     /// A twin of a reading within `same_within`.
     pub duplicate: bool,
     /// The persistent part of the memory changed: commit `to_state` with what came of the reading.

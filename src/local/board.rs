@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::persons::Order;
 use crate::clock::system;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
+use crate::quarantine::Quarantine;
 use crate::reading::BootId;
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::source;
@@ -31,8 +33,12 @@ pub struct Board {
     pub destinations: Vec<forward::health::Health>,
     /// Anchors and bases, for rendering rows.
     pub timeline: watch::Receiver<Arc<Timeline>>,
+    /// What is set aside.
+    pub quarantine: Arc<Quarantine>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
+    /// Changes of who wears what, for the gateway to carry out.
+    pub orders: mpsc::Sender<Order>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,
@@ -91,29 +97,4 @@ pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<
     }
     rows.truncate(limit);
     Ok(rows)
-}
-
-/// What was set aside, oldest first, raw bytes as hex.
-pub async fn quarantine(store: &Store, limit: usize) -> Result<Vec<Value>, store::Error> {
-    let entries = store.aside(limit).await?;
-    let shown = |entry: &store::AsideEntry| {
-        json!({
-            "kind": entry.kind,
-            "reason": entry.reason,
-            "device": entry.device,
-            "entry": entry.entry,
-            "channel": entry.channel,
-            "profile": entry.profile,
-            "run": entry.run,
-            "reading": entry.reading,
-            "heard": entry.heard,
-            "destination": entry.destination,
-            "hex": hex(&entry.bytes),
-        })
-    };
-    Ok(entries.iter().map(shown).collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
 //! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
-//! JSON document. POST carries out a command, a JSON document of at most 64 KiB. Answers are bounded.
+//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/quarantine/...`, `/assign`, and
+//! `/assignments`, which tells who wears what. Answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,6 +29,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::board::Board;
+use super::persons;
+use crate::quarantine::Filter;
 use crate::source::recorded::RecordedFrame;
 
 /// How many clients are served at once; a further one waits.
@@ -115,7 +118,7 @@ async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
         "/status" => json(&board.status()),
         #[cfg(feature = "ble")]
         "/near" => json(&board.near()),
-        "/quarantine" => json_or_problem(super::board::quarantine(&board.store, limit).await),
+        "/quarantine" => json_or_problem(board.quarantine.list(&Filter::default(), limit).await),
         "/verify" => json_or_problem(board.store.verify().await),
         "/export" => json_or_problem(board.export(limit).await),
         "/record" => record(board),
@@ -124,18 +127,26 @@ async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
 }
 
 /// Carries out what a command asks for.
-async fn command(_board: &Board, request: Request<Incoming>) -> Answer {
+async fn command(board: &Board, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().to_owned();
     let body = match timeout(HEAD_DEADLINE, Limited::new(request.into_body(), MAX_COMMAND).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(why)) => return problem(StatusCode::BAD_REQUEST, &why.to_string()),
         Err(_elapsed) => return problem(StatusCode::REQUEST_TIMEOUT, "the request did not come whole"),
     };
-    let _asked: Value = match serde_json::from_slice(&body) {
+    let asked: Value = match serde_json::from_slice(&body) {
         Ok(asked) => asked,
         Err(why) => return problem(StatusCode::BAD_REQUEST, &format!("the request is no JSON: {why}")),
     };
-    problem(StatusCode::NOT_FOUND, &format!("no command {path} is known here"))
+    match path.as_str() {
+        "/quarantine/list" | "/quarantine/replay" | "/quarantine/drop" => {
+            json_or_problem(super::quarantine::command(&board.quarantine, &path, asked).await)
+        }
+        "/assign" => json_or_problem(persons::assign(&board.orders, asked).await.map_err(|why| format!("{why:#}"))),
+        // Names of persons: asked for like a command, so that only who may command is told.
+        "/assignments" => json(&persons::worn(&board.timeline.borrow(), asked["device"].as_str())),
+        _ => problem(StatusCode::NOT_FOUND, &format!("no command {path} is known here")),
+    }
 }
 
 /// `limit=N` of a query; 1,000 where it says nothing, at most 100,000.

@@ -3,3 +3,5 @@
 pub mod board;
 pub mod client;
 pub mod control;
+pub mod persons;
+pub mod quarantine;

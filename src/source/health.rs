@@ -4,7 +4,7 @@
 //! week writes a line when it begins and one more each time it begins again after a quiet minute.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -76,6 +76,7 @@ pub struct DeviceHealth {
     name: Arc<str>,
     state: Mutex<String>,
     last_heard: Mutex<Option<Heard>>,
+    out_of_reach: AtomicBool,
     counts: [AtomicU64; KINDS.len()],
     /// When the last fault of a kind was counted, in milliseconds since `since`, plus one; 0 for never.
     last_fault: [AtomicU64; KINDS.len()],
@@ -93,6 +94,8 @@ pub struct Snapshot {
     pub state: String,
     /// When it was last heard.
     pub last_heard: Option<Heard>,
+    /// Its port, link or broker is not there.
+    pub out_of_reach: bool,
     /// Whole frames or messages heard.
     pub frames: u64,
     /// Bytes skipped to find the start of a frame.
@@ -149,6 +152,7 @@ impl DeviceHealth {
             name,
             state: Mutex::new("starting".to_owned()),
             last_heard: Mutex::new(None),
+            out_of_reach: AtomicBool::new(false),
             counts: Default::default(),
             last_fault: Default::default(),
             since: Instant::now(),
@@ -168,6 +172,11 @@ impl DeviceHealth {
             state.clone_into(&mut current);
             info!(source = %self.name, "{state}");
         }
+    }
+
+    /// Whether its port, link or broker is there, so that it could be heard.
+    pub fn set_in_reach(&self, in_reach: bool) {
+        self.out_of_reach.store(!in_reach, Relaxed);
     }
 
     /// A whole frame or message was heard.
@@ -210,6 +219,7 @@ impl DeviceHealth {
             name: self.name.clone(),
             state: lock(&self.state).clone(),
             last_heard: *lock(&self.last_heard),
+            out_of_reach: self.out_of_reach.load(Relaxed),
             frames: self.total(Count::Frames),
             garbage_bytes: self.total(Count::GarbageBytes),
             checksum_failures: self.total(Count::ChecksumFailures),

@@ -95,8 +95,12 @@ pub async fn run(mut settings: SerialSettings, mut context: Context) {
             opened = opener.open() => opened,
         };
         match opened {
-            Err(error) => health.set_state(&error.to_string()),
+            Err(error) => {
+                health.set_in_reach(false);
+                health.set_state(&error.to_string());
+            }
             Ok((port, is_pty)) => {
+                health.set_in_reach(true);
                 if !device.silence_told {
                     health.set_state("open");
                 }
@@ -109,6 +113,7 @@ pub async fn run(mut settings: SerialSettings, mut context: Context) {
                     Ended::Stopping => break,
                     Ended::Lost(why) => {
                         health.count(Count::Disconnects, 1);
+                        health.set_in_reach(false);
                         health.set_state(&format!("disconnected: {why}"));
                     }
                     Ended::Silent => continue,

@@ -4,7 +4,8 @@
 //! lock                 held while the store is open
 //! format               "biogate store 1", and of a sealed store its key's fingerprint
 //! ballast              8 MiB that are given up when a full disk keeps the store from opening
-//! gen-N/  aside/gen-N/ generations; they count by their names
+//! gen-N/               generations; they count by their names
+//! aside/  reports/     two more rows of generations
 //! new-N/  trash-N/     a birth or a death that was not finished: removed by the next open
 //! damaged/             generations that did not open, kept for a person to look at
 //! opening-N            the open of generation N has begun; three in a row without an end mean that it hangs
@@ -126,8 +127,10 @@ pub(super) fn finish_birth(dir: &Path, number: u64) -> io::Result<()> {
     let new = named(dir, "new", number);
     sync_new(dir, number)?;
     reach("birth-before-rename");
+    crash_point!("store.rename.before");
     fs::rename(&new, named(dir, "gen", number))?;
     reach("birth-after-rename");
+    crash_point!("store.rename.after");
     sync_dir(dir)
 }
 
@@ -135,6 +138,7 @@ pub(super) fn finish_birth(dir: &Path, number: u64) -> io::Result<()> {
 pub(super) fn remove(dir: &Path, number: u64) -> io::Result<()> {
     let trash = named(dir, "trash", number);
     reach("death-before-rename");
+    crash_point!("store.death.before");
     match fs::rename(named(dir, "gen", number), &trash) {
         // Damaged beyond saving, so it lies in `damaged/`.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -142,7 +146,10 @@ pub(super) fn remove(dir: &Path, number: u64) -> io::Result<()> {
     }
     sync_dir(dir)?;
     reach("death-after-rename");
-    fs::remove_dir_all(&trash)
+    crash_point!("store.death.renamed");
+    fs::remove_dir_all(&trash)?;
+    crash_point!("store.death.after");
+    Ok(())
 }
 
 /// Moves a generation that does not open to `damaged/` and says where it lies now.

@@ -1,24 +1,28 @@
 //! The handle: what the other rooms hold of the store.
 
+use std::collections::{HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
-    AsideEntry, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence, Settings, Settled, Stat, StateChange,
-    Verified,
+    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence,
+    Settings, Settled, Stat, StateChange, Verified,
 };
 use crate::reading::{BootId, RunId};
+use crate::report::{Kind, Report};
 
 /// Requests that may wait for the store thread.
 const CAPACITY: usize = 64;
 /// A commit that is not durable by then never will be: the disk is taken for dead.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of entries set aside that one listing holds.
+const MAX_LISTED_BYTES: usize = 32 << 20;
 /// How often a request that found no room asks again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(500);
 
@@ -120,10 +124,39 @@ impl Store {
         self.shared.read().ledger.clone()
     }
 
-    /// Entries set aside, newest last, at most `limit`.
+    /// Entries set aside, newest last, at most `limit`, and no more than the newest of 32 MiB. Each is there once.
     pub async fn aside(&self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
+        let mut newest = VecDeque::new();
+        let (mut bytes, mut seen) = (0, HashSet::new());
+        let mut from = Some(AsideFrom::default());
+        while let Some(at) = from {
+            let page = self.aside_page(at).await?;
+            for (_, entry) in page.entries {
+                if entry.destination.is_some() && !seen.insert(entry.id()) {
+                    continue;
+                }
+                bytes += entry.bytes.len();
+                newest.push_back(entry);
+                while newest.len() > limit || bytes > MAX_LISTED_BYTES {
+                    bytes -= newest.pop_front().map_or(bytes, |oldest: AsideEntry| oldest.bytes.len());
+                }
+            }
+            from = page.next;
+        }
+        Ok(newest.into())
+    }
+
+    /// Some entries set aside, oldest first.
+    pub async fn aside_page(&self, from: AsideFrom) -> Result<AsidePage, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Aside(limit, reply)).await?;
+        self.send(Request::ReadAside(from, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Removes entries set aside for good, at once durable; says how many there were.
+    pub async fn drop_aside(&self, places: Vec<AsidePlace>) -> Result<u64, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::DropAside(places, reply)).await?;
         self.wait(answer).await
     }
 
@@ -141,6 +174,39 @@ impl Store {
     pub async fn forget_gaps(&self, through: u64) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::ForgetGaps(through, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Makes rows beside the events durable; every destination that is configured now gets them, at least once and in the
+    /// order of their kind. [`Error::Full`]: none was stored, since the disk is nearly full and events come first.
+    pub async fn report(&self, reports: Vec<Report>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Report(reports, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// The oldest reports of this kind that the destination has not got: at least one where one waits, not many more
+    /// bytes than the limit. Give the number to [`Store::reports_done`] once it has them.
+    pub async fn reports(
+        &self,
+        destination: &str,
+        kind: Kind,
+        limit_bytes: usize,
+    ) -> Result<(u64, Vec<Report>), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Reports(destination.to_owned(), kind, limit_bytes, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Changes whenever there are new reports.
+    pub fn report_news(&self) -> watch::Receiver<u64> {
+        self.shared.report_news()
+    }
+
+    /// Moves the destination's cursor past reports that it has. Durable with the next record.
+    pub async fn reports_done(&self, destination: &str, kind: Kind, through: u64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::ReportsDone(destination.to_owned(), kind, through, reply)).await?;
         self.wait(answer).await
     }
 

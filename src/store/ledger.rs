@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::removed::AsideKnown;
+use super::reports::{PerKind, ReportTotals};
 use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
 use crate::reading::{BootId, Heard};
 
@@ -39,6 +41,11 @@ pub(super) struct AsideTotals {
     pub(super) evicted: u64,
     /// Entries whose bytes were too many to keep.
     pub(super) stripped: u64,
+    /// Entries that came back, and those that a person removed.
+    pub(super) replayed: u64,
+    pub(super) dropped: u64,
+    /// The highest number that a generation had: none is given twice, so what is known of one is never of another.
+    pub(super) last: u64,
 }
 
 /// Where one destination stands.
@@ -49,6 +56,8 @@ pub(super) struct Destination {
     pub(super) cursor: Sequence,
     pub(super) range: Option<Range>,
     pub(super) tally: DestinationTally,
+    /// Of each kind the first report that it has not got.
+    pub(super) reports: PerKind,
 }
 
 /// What is known of a generation without opening it.
@@ -96,6 +105,9 @@ impl Known {
     }
 }
 
+/// So many boots of what is set aside keep their clock anchors: the anchors are one value of the store.
+const MAX_ASIDE_BOOTS: usize = 64;
+
 /// Everything above, and which of its keys the next record has to carry.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -104,6 +116,9 @@ pub(super) struct Own {
     /// All generations but those that are being removed, the newest included.
     pub(super) generations: BTreeMap<u64, Known>,
     pub(super) gaps: BTreeMap<u64, Gap>,
+    pub(super) reports: ReportTotals,
+    /// What is known of each generation set aside.
+    pub(super) aside: BTreeMap<u64, AsideKnown>,
     dirty: BTreeSet<Key>,
 }
 
@@ -113,6 +128,8 @@ enum Key {
     Destination(String),
     Generation(u64),
     Gap(u64),
+    Reports,
+    Aside(u64),
 }
 
 impl Key {
@@ -122,15 +139,19 @@ impl Key {
             Key::Destination(name) => format!("!destination/{name}"),
             Key::Generation(number) => format!("!generation/{number}"),
             Key::Gap(number) => format!("!gap/{number}"),
+            Key::Reports => "!reports".to_owned(),
+            Key::Aside(number) => format!("!aside/{number}"),
         }
     }
 
     fn parse(text: &str) -> Option<Key> {
         match text.strip_prefix(OWN)?.split_once('/') {
+            None if text == "!reports" => Some(Key::Reports),
             None => (text == "!totals").then_some(Key::Totals),
             Some(("destination", name)) => Some(Key::Destination(name.to_owned())),
             Some(("generation", number)) => number.parse().ok().map(Key::Generation),
             Some(("gap", number)) => number.parse().ok().map(Key::Gap),
+            Some(("aside", number)) => number.parse().ok().map(Key::Aside),
             Some(_) => None,
         }
     }
@@ -149,16 +170,24 @@ impl Own {
             Some(Key::Destination(name)) => fold(&mut self.destinations, name, value),
             Some(Key::Generation(number)) => fold(&mut self.generations, number, value),
             Some(Key::Gap(number)) => fold(&mut self.gaps, number, value),
+            Some(Key::Reports) => {
+                if let Some(reports) = value.and_then(from_bytes) {
+                    self.reports = reports;
+                }
+            }
+            Some(Key::Aside(number)) => fold(&mut self.aside, number, value),
             None => {}
         }
     }
 
     /// The whole of it, as a birth writes it.
     pub(super) fn whole(&self) -> Vec<StateChange> {
-        let keys = std::iter::once(Key::Totals)
+        let keys = [Key::Totals, Key::Reports]
+            .into_iter()
             .chain(self.destinations.keys().cloned().map(Key::Destination))
             .chain(self.generations.keys().copied().map(Key::Generation))
-            .chain(self.gaps.keys().copied().map(Key::Gap));
+            .chain(self.gaps.keys().copied().map(Key::Gap))
+            .chain(self.aside.keys().copied().map(Key::Aside));
         keys.map(|key| self.change(&key)).collect()
     }
 
@@ -178,6 +207,8 @@ impl Own {
             Key::Destination(name) => self.destinations.get(name).and_then(to_bytes),
             Key::Generation(number) => self.generations.get(number).and_then(to_bytes),
             Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
+            Key::Reports => to_bytes(&self.reports),
+            Key::Aside(number) => self.aside.get(number).and_then(to_bytes),
         };
         StateChange { key: key.text(), value }
     }
@@ -185,6 +216,11 @@ impl Own {
     pub(super) fn totals_mut(&mut self) -> &mut Totals {
         self.dirty.insert(Key::Totals);
         &mut self.totals
+    }
+
+    pub(super) fn reports_mut(&mut self) -> &mut ReportTotals {
+        self.dirty.insert(Key::Reports);
+        &mut self.reports
     }
 
     pub(super) fn destination_mut(&mut self, name: &str) -> Option<&mut Destination> {
@@ -207,6 +243,18 @@ impl Own {
             Some(known) => self.generations.insert(number, known),
             None => self.generations.remove(&number),
         };
+    }
+
+    pub(super) fn aside_mut(&mut self, number: u64) -> &mut AsideKnown {
+        self.dirty.insert(Key::Aside(number));
+        self.aside.entry(number).or_default()
+    }
+
+    /// A generation set aside is gone, or its records have other numbers than before.
+    pub(super) fn forget_aside(&mut self, number: u64) {
+        if self.aside.remove(&number).is_some() {
+            self.dirty.insert(Key::Aside(number));
+        }
     }
 
     pub(super) fn add_gap(&mut self, gap: Gap) {
@@ -266,11 +314,21 @@ impl Own {
         self.generations.values().find(|known| known.waiting_at(lowest) > 0).and_then(|known| known.oldest)
     }
 
-    /// The boots of everything that is kept.
+    /// The boots of everything that is kept; of what is set aside the newest.
     pub(super) fn boots(&self) -> Vec<BootId> {
         let mut boots: Vec<BootId> = self.generations.values().flat_map(|known| known.boots.iter().copied()).collect();
         boots.sort_unstable();
         boots.dedup();
+        let of_queue = boots.len();
+        for boot in self.aside.values().rev().flat_map(|known| known.boots.iter().rev()) {
+            if boots.len() - of_queue >= MAX_ASIDE_BOOTS {
+                break;
+            }
+            if !boots.contains(boot) {
+                boots.push(*boot);
+            }
+        }
+        boots.sort_unstable();
         boots
     }
 

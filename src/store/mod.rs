@@ -9,8 +9,8 @@
 //!   durable before [`Store::next_range`] returns it, so that a retry after a crash sends the same rows. A moved cursor
 //!   may ride on the next record: a crash before it repeats the range.
 //! - **Readers see only what is durable.**
-//! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + evicted + damaged +
-//!   waiting` for each destination; totals are committed in the same record as what they count.
+//! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + passed_over +
+//!   evicted + damaged + waiting` for each destination; totals are committed in the same record as what they count.
 //! - A destination that is new in the configuration starts at the oldest observation still kept; `before` counts those
 //!   that had already gone. One that was removed from the configuration holds nothing back: its totals are logged and
 //!   dropped.
@@ -31,6 +31,12 @@
 //! used again: the error is [`Error::Fatal`], the process ends, and the next open tells what is there. A failed
 //! fdatasync is never retried.
 //!
+//! # Reports
+//!
+//! Rows beside the events ([`crate::report`]) lie in `reports/`, a row of generations of the same form: durable when
+//! [`Store::report`] answers, given to each destination at least once, in the order of their kind. They never endanger
+//! events: a report is refused while the disk is nearly full, and of too many the oldest go.
+//!
 //! # Limits
 //!
 //! | what | limit | why |
@@ -43,11 +49,14 @@
 //! | bytes kept of an aside entry | 64 KiB | longer: the entry is kept without them and counted |
 //! | commit, and closing | 10 s | then the disk is taken for dead |
 //! | gaps kept | 1,024 | older ones become one |
+//! | reports kept | 16 MiB | the oldest go first, counted |
 //!
 //! A single observation whose chunk is over its limit is kept without its metadata, which says so.
 
 mod api;
 mod aside;
+mod aside_entry;
+mod aside_read;
 mod cbor;
 mod chunk;
 #[cfg(test)]
@@ -65,6 +74,8 @@ mod ledger;
 mod open;
 mod queue;
 mod record;
+mod removed;
+mod reports;
 mod row;
 mod rows;
 mod salvage;
@@ -73,6 +84,7 @@ mod thread;
 mod view;
 
 pub use api::*;
+pub use aside_entry::*;
 pub use error::Error;
 pub use handle::Store;
 

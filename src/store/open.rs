@@ -11,6 +11,7 @@ use super::generation::Generation;
 use super::ledger::{Destination, Known, Own};
 use super::queue::Queue;
 use super::record::{self, Kind};
+use super::reports::Reports;
 use super::row::{Folded, Opened, Row};
 use super::seal::Key;
 use super::view::Shared;
@@ -54,7 +55,9 @@ impl Queue {
             remove_leftovers(&row, &found, generation.number, &folded.own);
         }
         know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
+        let reports = Reports::open(Row::new(&settings.dir, Kind::Reports), &mut codec, &mut folded.own)?;
         settle_destinations(&mut folded.own, destinations);
+        know_aside(&mut folded.own, &aside.numbers());
         let newest = match generation {
             Some(generation) => generation,
             None => {
@@ -81,6 +84,7 @@ impl Queue {
             damaged_bytes,
             waiters: Vec::new(),
             aside,
+            reports,
             unhealthy: None,
             no_room: None,
             syncs: 0,
@@ -202,6 +206,15 @@ fn know_others(
     Ok(())
 }
 
+/// A generation set aside that is not on the disk was removed just before the process ended.
+fn know_aside(own: &mut Own, found: &[u64]) {
+    let gone: Vec<u64> = own.aside.keys().copied().filter(|number| !found.contains(number)).collect();
+    gone.into_iter().for_each(|number| own.forget_aside(number));
+    if own.totals.aside.kept.iter().any(|(number, _)| !found.contains(number)) {
+        own.totals_mut().aside.kept.retain(|(number, _)| found.contains(number));
+    }
+}
+
 /// Gives every configured destination its place, drops the others, and makes the ledger balance.
 fn settle_destinations(own: &mut Own, configured: &[String]) {
     let removed: Vec<String> = own.destinations.keys().filter(|name| !configured.contains(name)).cloned().collect();
@@ -227,6 +240,7 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
             continue;
         }
         let mut destination = Destination { cursor: oldest.unwrap_or(next), ..Destination::default() };
+        destination.reports = own.reports.newest();
         destination.tally.before = own.totals.intake.stored.saturating_sub(own.waiting(&destination));
         own.set_destination(name, Some(destination));
     }

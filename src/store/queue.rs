@@ -13,6 +13,7 @@ use super::folder::{self, RESERVE_BYTES};
 use super::generation::{Generation, MAX_RECORDS};
 use super::ledger::{Known, MAX_BOOTS, Own};
 use super::record::{self, Kind, MAX_RECORD_BYTES, MAX_TAIL_BESIDE_CHUNK, Place};
+use super::reports::Reports;
 use super::row::{Row, split_state};
 use super::view::Shared;
 use super::{CutLimit, DestinationStat, Error, Gap, GapCause, Ledger, Range, Settings, Stat, StateChange};
@@ -43,6 +44,7 @@ pub(super) struct Queue {
     pub(super) damaged_bytes: u64,
     pub(super) waiters: Vec<Waiter>,
     pub(super) aside: Aside,
+    pub(super) reports: Reports,
     pub(super) unhealthy: Option<String>,
     /// Which limit makes commits wait.
     pub(super) no_room: Option<String>,
@@ -146,7 +148,7 @@ impl Queue {
     /// Begins a new generation when the newest has its size.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
         let state_bytes = self.shared.read().bytes();
-        let limit = self.settings.generation_bytes.max(8 * state_bytes);
+        let limit = limit_of_generation(self.settings.generation_bytes.max(8 * state_bytes));
         let boots = self.own.generations.get(&self.newest.number).map_or(0, |known| known.boots.len());
         if self.newest.bytes >= limit || self.newest.records >= MAX_RECORDS || boots >= MAX_BOOTS {
             self.roll()
@@ -259,6 +261,7 @@ impl Queue {
                     waiting: tally.waiting,
                     cursor: to.cursor,
                     in_hand: to.range.clone(),
+                    reports_waiting: own.reports.waiting(&to.reports),
                 })
                 .collect(),
             oldest_waiting: own.oldest_waiting(),
@@ -268,7 +271,12 @@ impl Queue {
             aside_bytes: self.aside.disk_bytes(),
             aside_entries: own.totals.aside.kept.iter().map(|(_, entries)| entries).sum(),
             aside_evicted: own.totals.aside.evicted,
+            aside_replayed: own.totals.aside.replayed,
+            aside_dropped: own.totals.aside.dropped,
             evicted: destinations.iter().map(|(_, tally)| tally.evicted).max().unwrap_or(0),
+            gaps: own.gaps.len() as u64,
+            reports_bytes: self.reports.disk_bytes(),
+            reports_evicted: own.reports.evicted,
             free_bytes: folder::free_bytes(&self.row.dir).unwrap_or(0),
             sealed: self.codec.key().is_some(),
             syncs: self.syncs,
@@ -289,9 +297,21 @@ impl Queue {
 
     /// Leaves everything as it stands, without running sled's destructors.
     pub(super) fn forget(self) {
-        let Queue { newest, open, aside, .. } = self;
+        let Queue { newest, open, aside, reports, .. } = self;
         newest.forget();
         open.into_values().for_each(Generation::forget);
         aside.forget();
+        reports.forget();
     }
+}
+
+/// Bytes after which a generation is full: `usual`, but where a fault test wants births and deaths all the time.
+#[cfg(feature = "failpoints")]
+fn limit_of_generation(usual: u64) -> u64 {
+    crate::crash::given("store.generation_bytes").and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn limit_of_generation(usual: u64) -> u64 {
+    usual
 }

@@ -4,7 +4,7 @@
 //! offset  bytes  what (integers little-endian)
 //!      0      8  magic, so that a damaged file can be scanned for records
 //!      8      1  version, 1
-//!      9      1  kind: 0 = queue, 1 = aside
+//!      9      1  kind: 0 = queue, 1 = aside, 2 = reports
 //!     10      1  flags: 1 = the tail is sealed
 //!     11      1  zero
 //!     12      4  length of the chunk, 0 for none
@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The tail of a queue record is the state that changed, `[key, value or null, key, value or null, ...]`; that of an
-//! aside record is its entries. Both are compressed and, with a key, sealed.
+//! aside record is its entries, that of a report record the reports. All are compressed and, with a key, sealed.
 
 use super::cbor::{Item, Reader, Writer};
 use super::chunk::{Codec, Header, MAX_CHUNK_BYTES};
@@ -40,6 +40,7 @@ const SEALED: u8 = 1;
 pub(super) enum Kind {
     Queue = 0,
     Aside = 1,
+    Reports = 2,
 }
 
 /// Where a record stands.
@@ -100,6 +101,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Record<'_>, Damaged> {
     let kind = match record[9] {
         0 => Kind::Queue,
         1 => Kind::Aside,
+        2 => Kind::Reports,
         _ => return Err(Damaged("a record of an unknown kind")),
     };
     let generation = u64::from(u32_at(record, 20)) | u64::from(u32_at(record, 24)) << 32;

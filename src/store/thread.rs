@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
-use super::{AsideEntry, Chunk, Commit, Error, Range, Sequence, Settled, StateChange, Verified};
+use super::{AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, Sequence, Settled, StateChange, Verified};
+use crate::report::{Kind, Report};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -33,8 +34,12 @@ pub(super) enum Request {
     Read(Range, Reply<Vec<Chunk>>),
     Settle(String, Range, Settled, Returning<Settled, ()>),
     Note(StateChange, Returning<StateChange, ()>),
-    Aside(usize, Reply<Vec<AsideEntry>>),
+    ReadAside(AsideFrom, Reply<AsidePage>),
+    DropAside(Vec<AsidePlace>, Reply<u64>),
     ForgetGaps(u64, Reply<()>),
+    Report(Vec<Report>, Reply<()>),
+    Reports(String, Kind, usize, Reply<(u64, Vec<Report>)>),
+    ReportsDone(String, Kind, u64, Reply<()>),
     Verify(Reply<Verified>),
     Export(Sequence, usize, Reply<Vec<Chunk>>),
     Close(Reply<()>),
@@ -80,7 +85,7 @@ fn die(shared: &Arc<Shared>, error: &Error) {
 /// Answers one request. An error that ends the store is given to the asker and returned.
 fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
     match request {
-        Request::Commit(commit, reply) => match queue.has_room() {
+        Request::Commit(commit, reply) => match queue.has_room_for(&commit) {
             Ok(true) => answer_or_turn(reply, queue.commit(*commit)),
             Ok(false) => turn_back(reply, commit),
             Err(error) => answer_or_turn(reply, Err(error)),
@@ -96,10 +101,17 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
             Ok(false) => turn_back(reply, change),
             Err(error) => answer_or_turn(reply, Err(error)),
         },
-        Request::Aside(limit, reply) => answer(reply, queue.list_aside(limit)),
+        Request::ReadAside(from, reply) => answer(reply, queue.read_aside(from)),
+        Request::DropAside(places, reply) => answer(reply, queue.drop_aside(&places)),
         Request::ForgetGaps(through, reply) => {
             queue.own.forget_gaps(through);
             queue.publish();
+            answer(reply, Ok(()))
+        }
+        Request::Report(reports, reply) => answer(reply, queue.put_reports(&reports)),
+        Request::Reports(name, kind, limit, reply) => answer(reply, queue.reports_for(&name, kind, limit)),
+        Request::ReportsDone(name, kind, through, reply) => {
+            queue.reports_done(&name, kind, through);
             answer(reply, Ok(()))
         }
         Request::Verify(reply) => answer(reply, queue.verify()),
@@ -136,10 +148,13 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Settle(_, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
-            Request::ForgetGaps(_, reply) | Request::Close(reply) => {
-                drop(reply.send(Err(error.clone())));
-            }
-            Request::Aside(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::ForgetGaps(_, reply)
+            | Request::Report(_, reply)
+            | Request::ReportsDone(_, _, _, reply)
+            | Request::Close(reply) => drop(reply.send(Err(error.clone()))),
+            Request::Reports(_, _, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::ReadAside(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::DropAside(_, reply) => drop(reply.send(Err(error.clone()))),
             Request::Verify(reply) => drop(reply.send(Err(error.clone()))),
         }
     }

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use tokio::sync::watch;
+
 use super::{Error, Gap, Ledger, Range, Stat, StateChange};
 use crate::reading::BootId;
 
@@ -22,15 +24,29 @@ pub(super) struct View {
 
 /// The view, shared between the thread that writes it and the handles that read.
 #[derive(Debug, Default)]
-pub(super) struct Shared(RwLock<View>);
+pub(super) struct Shared {
+    view: RwLock<View>,
+    reports: watch::Sender<u64>,
+}
 
 impl Shared {
     pub(super) fn read(&self) -> RwLockReadGuard<'_, View> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.view.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, View> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.view.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// There are new reports.
+    pub(super) fn tell_of_reports(&self) {
+        self.reports.send_modify(|calls| *calls += 1);
+    }
+
+    pub(super) fn report_news(&self) -> watch::Receiver<u64> {
+        self.reports.subscribe()
     }
 }
 

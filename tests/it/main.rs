@@ -33,12 +33,16 @@ mod failover;
 mod file;
 mod forward;
 mod framing;
+#[cfg(feature = "kafka")]
+mod kafka_rig;
 mod kill;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;
 mod packaging;
 mod path;
+mod persons;
+mod persons_model;
 mod profiles;
 mod readme;
 mod replay;
@@ -48,6 +52,7 @@ mod store;
 mod store_damage;
 mod store_kill;
 mod store_model;
+mod store_reports;
 mod store_rig;
 mod tidy;
 mod trouble;

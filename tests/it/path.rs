@@ -10,7 +10,7 @@ use crate::rig::gateway::{Hub, assert_balanced, lines_of, wait_for};
 use crate::rig::mosquitto::{Mosquitto, note};
 use crate::rig::pty::Pty;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 /// A hub with a file destination, a clock that is taken as it is, and quick commits.
 fn hub(rest: &str) -> Hub {

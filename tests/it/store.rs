@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::store_rig::{
     BOOT, LIMIT, RUN, aside_entry, assert_balanced, assert_no_blobs, commit_of, drain, filled, generations, open,
-    runtime, settings, waiting,
+    runtime, settings, status_of, waiting,
 };
 
 #[test]
@@ -249,6 +249,9 @@ fn a_full_disk_is_said_loses_nothing_and_passes() {
             stored.unwrap();
             next += 1_000;
         }
+        // What lies beside the events never takes their last room.
+        let refused = store.report(vec![status_of(1)]).await;
+        assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
         assert!(store.stat().unhealthy.is_some_and(|why| why.contains("free")), "{:?}", store.stat());
         // Full to the last byte, even the store opens: the ballast makes room.
         fs::write(dir.path().join("rest"), vec![1u8; 8 << 20]).unwrap_err();

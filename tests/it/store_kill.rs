@@ -9,10 +9,12 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use biogate::store::Settled;
+use biogate::report::Kind;
+use biogate::store::{Settled, Store};
 
 use crate::store_rig::{
-    LIMIT, aside_entry, assert_balanced, assert_no_blobs, commit_of, drain, open, readings, runtime, settings,
+    LIMIT, all_reports, aside_entry, assert_balanced, assert_no_blobs, commit_of, drain, open, readings, runtime,
+    settings, status_of,
 };
 
 const DIR: &str = "BIOGATE_TEST_STORE";
@@ -46,6 +48,15 @@ fn store_child() {
             store.commit(commit).await.unwrap();
             note(format!("acked {next} {end}\n"));
             next = end;
+            if random.u8(..) < 60 {
+                store.report(vec![status_of(end)]).await.unwrap();
+                note(format!("reported {end}\n"));
+            }
+            if random.u8(..) < 30 {
+                let (through, reports) = store.reports("a", Kind::Status, 1_000).await.unwrap();
+                reports.iter().for_each(|report| note(format!("told {}\n", report.key)));
+                store.reports_done("a", Kind::Status, through).await.unwrap();
+            }
             if random.u8(..) < 160 {
                 let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
                 let these = readings(&range, &store.read(&range).await.unwrap());
@@ -104,10 +115,26 @@ fn check(dir: &Path, one: bool) {
         if !one {
             assert!(acked.iter().all(|reading| kept.contains(reading)), "b has nothing yet");
         }
+        check_reports(&store, &log).await;
         assert!(store.verify().await.unwrap().faults.is_empty());
         store.close().await.unwrap();
     });
     assert_no_blobs(&store_dir);
+}
+
+/// What was reported and not told yet is there, each report once and in order.
+async fn check_reports(store: &Store, log: &str) {
+    let numbers = |kind: &str| -> Vec<u64> {
+        log.lines().filter_map(|line| line.strip_prefix(kind)?.trim().parse().ok()).collect()
+    };
+    let (reported, told) = (numbers("reported "), numbers("told "));
+    let kept: Vec<u64> =
+        all_reports(store, "a", Kind::Status).await.iter().map(|row| row.key.parse().unwrap()).collect();
+    assert!(kept.windows(2).all(|pair| pair[0] < pair[1]), "{kept:?}");
+    let missing: Vec<_> = reported.iter().filter(|number| !told.contains(number) && !kept.contains(number)).collect();
+    assert!(missing.is_empty(), "reported, and neither told nor kept: {missing:?}");
+    // The next process goes on with those.
+    store.report(kept.into_iter().map(status_of).collect()).await.unwrap();
 }
 
 fn final_check(dir: &Path, one: bool) {

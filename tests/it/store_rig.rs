@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use biogate::observation::{EventType, Observation, Value};
 use biogate::reading::{BootId, Channel, Heard, RunId};
+use biogate::report::{Kind, Report};
 use biogate::store::{
     AsideEntry, AsideKind, Chunk, Commit, CutLimit, IntakeTally, Range, Settings, Settled, Store, WhenFull,
 };
@@ -75,6 +76,9 @@ pub(crate) fn aside_entry(reading: u64, bytes: usize) -> AsideEntry {
         heard: Heard { boot: BOOT, ms: reading },
         bytes: (0..bytes).map(|at| (reading as usize * 31 + at * at) as u8).collect(),
         destination: None,
+        which: None,
+        counters: Vec::new(),
+        resets: 0,
     }
 }
 
@@ -125,7 +129,7 @@ pub(crate) fn assert_balanced(store: &Store) {
 
 /// sled puts a log item over 131,052 bytes into a file that nobody syncs: there must never be one.
 pub(crate) fn assert_no_blobs(dir: &Path) {
-    for row in [dir.to_owned(), dir.join("aside"), dir.join("damaged")] {
+    for row in [dir.to_owned(), dir.join("aside"), dir.join("reports"), dir.join("damaged")] {
         for generation in std::fs::read_dir(row).into_iter().flatten().flatten() {
             let blobs = std::fs::read_dir(generation.path().join("blobs")).into_iter().flatten().count();
             assert_eq!(blobs, 0, "{}", generation.path().display());
@@ -170,4 +174,27 @@ pub(crate) fn filled(dir: &Path) -> Settings {
     });
     assert!(generations(dir).len() >= 4, "{:?}", generations(dir));
     settings
+}
+
+/// A report of this number.
+pub(crate) fn status_of(number: u64) -> Report {
+    let noise = Uuid::new_v5(&Uuid::NAMESPACE_OID, &number.to_le_bytes());
+    Report {
+        kind: Kind::Status,
+        key: number.to_string(),
+        row: format!("{{\"number\":{number},\"noise\":\"{noise}\"}}"),
+    }
+}
+
+/// All reports of a kind that wait for a destination, which has them then.
+pub(crate) async fn all_reports(store: &Store, name: &str, kind: Kind) -> Vec<Report> {
+    let mut all = Vec::new();
+    loop {
+        let (through, reports) = store.reports(name, kind, 10_000).await.unwrap();
+        if reports.is_empty() {
+            return all;
+        }
+        all.extend(reports);
+        store.reports_done(name, kind, through).await.unwrap();
+    }
 }

@@ -6,27 +6,37 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import. Values first, then what turns one into the next, then the gateway around them.
 const IMPORTS: &[(&str, &str)] = &[
+    // What fault tests build in: anybody may pass a point, by the macro.
+    ("crash", ""),
     ("reading", ""),
     ("observation", "reading"),
     ("event", "reading observation"),
     ("report", ""),
-    ("clock", "reading event"),
+    ("coverage", ""),
+    ("clock", "crash reading event"),
     ("resolve", "reading observation event clock"),
     ("interpret", "reading observation event"),
-    ("store", "reading observation event report clock"),
+    ("store", "crash reading observation event report clock"),
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
     ("forward", "reading observation event report clock resolve store"),
-    ("intake", "reading observation event report clock interpret store source"),
+    ("intake", "reading observation event report coverage clock interpret store source"),
+    ("quarantine", "reading observation event clock resolve interpret store intake"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
-    ("config", "reading observation event report clock resolve interpret store source forward intake"),
-    ("local", "reading observation event report clock resolve interpret store source forward intake config"),
-    ("gateway", "reading observation event report clock resolve interpret store source forward intake config local"),
+    ("config", "reading observation event report coverage clock resolve interpret store source forward intake"),
+    (
+        "local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config",
+    ),
+    (
+        "gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
+    ),
     (
         "cli",
-        "reading observation event report clock resolve interpret store source forward intake config local gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local gateway",
     ),
-    ("main", "cli"),
+    ("main", "crash cli"),
     ("lib", ""),
 ];
 
@@ -35,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_serial", &["source/serial"]),
     ("rumqttc", &["source/mqtt"]),
     ("rdkafka", &["forward/kafka"]),
+    ("fail", &["crash.rs"]),
     ("btleplug", &["source/ble"]),
     ("dbus", &["source/ble"]),
     ("dbus_tokio", &["source/ble"]),
@@ -58,7 +69,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms without IO, clock and async, and what they therefore never name outside their own tests.
-const PURE: &[&str] = &["reading", "observation", "event", "report", "resolve", "interpret"];
+const PURE: &[&str] = &["reading", "observation", "event", "report", "coverage", "resolve", "interpret"];
 const IMPURE: &[&str] =
     &["tokio", "std::fs", "std::io", "std::net", "std::env", "std::process", "SystemTime", "Instant", "async"];
 

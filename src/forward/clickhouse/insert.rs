@@ -42,8 +42,8 @@ pub(super) const INSERT_SETTINGS: &[(&str, &str)] = &[
 /// The destination.
 #[derive(Debug)]
 pub struct ClickHouse {
-    settings: Settings,
-    http: Http,
+    pub(super) settings: Settings,
+    pub(super) http: Http,
     statement: String,
     /// What is left of the block in hand; it belongs to the batch that comes back with the next try.
     left: Option<(Arc<Block>, Vec<Piece>)>,
@@ -161,16 +161,7 @@ impl ClickHouse {
         let mut params = vec![("query", self.statement.as_str())];
         params.extend_from_slice(INSERT_SETTINGS);
         params.extend_from_slice(more);
-        self.http.post(&params, body, true).await.map_err(|fault| match fault {
-            Fault::NotSent { access, reason } => {
-                let trouble = if access { Trouble::Access } else { Trouble::Unreachable };
-                Refusal::new(trouble, reason).not_arrived()
-            }
-            Fault::Unknown { timed_out, reason } => {
-                let trouble = if timed_out { Trouble::Timeout } else { Trouble::Unreachable };
-                Refusal::new(trouble, reason)
-            }
-        })
+        self.http.post(&params, body, true).await.map_err(unanswered)
     }
 
     async fn verify_table(&mut self) -> Result<(), Refusal> {
@@ -180,10 +171,24 @@ impl ClickHouse {
         }
     }
 
-    fn user(&self) -> String {
+    pub(super) fn user(&self) -> String {
         match &self.settings.user {
             Some(user) => format!("user {user}"),
             None => "the default user".to_owned(),
+        }
+    }
+}
+
+/// What a missing answer means, and whether the request may have been carried out all the same.
+pub(super) fn unanswered(fault: Fault) -> Refusal {
+    match fault {
+        Fault::NotSent { access, reason } => {
+            let trouble = if access { Trouble::Access } else { Trouble::Unreachable };
+            Refusal::new(trouble, reason).not_arrived()
+        }
+        Fault::Unknown { timed_out, reason } => {
+            let trouble = if timed_out { Trouble::Timeout } else { Trouble::Unreachable };
+            Refusal::new(trouble, reason)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The table `biometric_events`: its statement, making it, and finding out whether it fits contract v1.
+//! The table `biometric_events` and those of the reports: their statements, making them, and finding out whether the
+//! events' table fits contract v1.
 
 use std::fmt;
 
@@ -16,6 +17,17 @@ const SCHEMA: &str = include_str!("../../../deploy/clickhouse/schema_v1.sql");
 
 /// How the statement of the events' table begins.
 const HEAD: &str = "CREATE TABLE IF NOT EXISTS biometric_events";
+
+/// The tables and views beside it, in the order in which they are made.
+const BESIDE: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS gateway_status (",
+    "CREATE VIEW IF NOT EXISTS gateway_now AS",
+    "CREATE TABLE IF NOT EXISTS reconciliation (",
+    "CREATE VIEW IF NOT EXISTS reconciliation_gaps AS",
+    "CREATE TABLE IF NOT EXISTS gateway_gaps (",
+    "CREATE TABLE IF NOT EXISTS coverage (",
+    "CREATE TABLE IF NOT EXISTS device_assignments (",
+];
 
 /// Why the table cannot be used, or could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -109,19 +121,31 @@ pub struct Fitting {
 
 /// The statement that makes the table in the database in use, runnable as it stands.
 pub fn create_table(table: &str) -> String {
-    let start = SCHEMA.find(HEAD).unwrap_or_default();
-    let text = &SCHEMA[start..];
-    let end = text.find(";\n").map_or(text.len(), |at| at + 1);
-    let statement = &text[..end];
+    let statement = statement(HEAD);
     if table == DEFAULT_TABLE { statement.to_owned() } else { statement.replacen(DEFAULT_TABLE, &quoted(table), 1) }
 }
 
-/// Makes database and table where they are missing, then verifies. An existing table is never changed.
+/// The statements that make the tables of the reports and the views on them, each runnable as it stands.
+pub fn create_beside(table: &str) -> Vec<String> {
+    let events = if table == DEFAULT_TABLE { table.to_owned() } else { quoted(table) };
+    BESIDE.iter().map(|head| statement(head).replace(DEFAULT_TABLE, &events)).collect()
+}
+
+/// The statement of the schema that begins so, with its semicolon.
+fn statement(head: &str) -> &'static str {
+    let Some(start) = SCHEMA.find(head) else { return "" };
+    let text = &SCHEMA[start..];
+    text.find(";\n").map_or(text, |at| &text[..=at])
+}
+
+/// Makes database, tables and views where they are missing, then verifies the events' table. An existing table is never changed.
 pub async fn apply(settings: &Settings) -> Result<Fitting, Error> {
     let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
     ask(&mut http, settings, &format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), &[]).await?;
     let database = [("database", settings.database.as_str())];
-    ask(&mut http, settings, create_table(&settings.table).trim_end_matches(';'), &database).await?;
+    for statement in std::iter::once(create_table(&settings.table)).chain(create_beside(&settings.table)) {
+        ask(&mut http, settings, statement.trim_end_matches(';'), &database).await?;
+    }
     verify_with(&mut http, settings).await
 }
 
@@ -287,6 +311,18 @@ mod tests {
         for &(column, _) in COLUMNS {
             assert!(statement.contains(&format!("\n    {column} ")), "{column}");
         }
+    }
+
+    #[test]
+    fn every_kind_of_report_has_a_table() {
+        let statements = create_beside("other");
+        assert!(statements.iter().all(|statement| statement.starts_with("CREATE ") && statement.ends_with(';')));
+        for kind in crate::report::Kind::ALL {
+            let head = format!("CREATE TABLE IF NOT EXISTS {} (", kind.table());
+            assert!(statements.iter().any(|statement| statement.starts_with(&head)), "{head}");
+        }
+        let view = statements.iter().find(|statement| statement.contains("VIEW IF NOT EXISTS reconciliation_gaps"));
+        assert!(view.unwrap().contains("FROM `other` FINAL"));
     }
 
     #[test]

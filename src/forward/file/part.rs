@@ -8,8 +8,6 @@ use std::time::{Instant, SystemTime};
 
 use super::resume::{Resume, resume, whole_lines};
 
-/// How the names begin.
-const PREFIX: &str = "events-";
 /// What a file is called while it is written.
 const OPEN: &str = ".ndjson.part";
 /// What it is called once it is closed.
@@ -33,10 +31,10 @@ pub(super) struct Part {
 
 impl Part {
     /// Makes a new file, and its name durable.
-    pub(super) fn create(dir: &Path) -> io::Result<Part> {
+    pub(super) fn create(dir: &Path, prefix: &str) -> io::Result<Part> {
         let second = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         for n in 0..MOST_PER_SECOND {
-            let base = format!("{PREFIX}{second}-{n}");
+            let base = format!("{prefix}{second}-{n}");
             if dir.join(format!("{base}{CLOSED}")).try_exists()? {
                 continue;
             }
@@ -55,8 +53,8 @@ impl Part {
 
     /// Takes up the part file that an earlier process left, if any. Of several the newest name stays open, the others
     /// are closed after their last whole line.
-    pub(super) fn take_up(dir: &Path) -> io::Result<Option<Part>> {
-        let mut left = names(dir, OPEN)?;
+    pub(super) fn take_up(dir: &Path, prefix: &str) -> io::Result<Option<Part>> {
+        let mut left = names(dir, prefix, OPEN)?;
         left.sort();
         let newest = left.pop();
         for path in left {
@@ -122,7 +120,9 @@ impl Part {
 
     /// Appends bytes. Counted only when all of them were taken.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        crash_point!("file.append.before");
         self.file.write_all(bytes)?;
+        crash_point!("file.append.after");
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -130,6 +130,7 @@ impl Part {
     /// Makes what was appended durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
+        crash_point!("file.sync.after");
         self.synced = self.len;
         Ok(())
     }
@@ -153,7 +154,9 @@ impl Part {
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
         let Some(dir) = self.path.parent() else { return Ok(()) };
+        crash_point!("file.rename.before");
         fs::rename(&self.path, closed_name(&self.path))?;
+        crash_point!("file.rename.after");
         sync_dir(dir)
     }
 
@@ -169,9 +172,9 @@ impl Part {
 
 /// Whether the closed file that was written last ends with exactly these bytes: the batch was delivered and its file
 /// closed, and only the cursor's move was lost.
-pub(super) fn newest_closed_ends_with(dir: &Path, batch: &[u8]) -> io::Result<bool> {
+pub(super) fn newest_closed_ends_with(dir: &Path, prefix: &str, batch: &[u8]) -> io::Result<bool> {
     let mut newest: Option<(SystemTime, PathBuf)> = None;
-    for path in names(dir, CLOSED)? {
+    for path in names(dir, prefix, CLOSED)? {
         let written = fs::metadata(&path)?.modified()?;
         if newest.as_ref().is_none_or(|(than, _)| written >= *than) {
             newest = Some((written, path));
@@ -193,12 +196,12 @@ fn closed_name(path: &Path) -> PathBuf {
     path.with_extension("")
 }
 
-fn names(dir: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+fn names(dir: &Path, prefix: &str, ending: &str) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(ending)) {
+        if name.to_str().is_some_and(|name| name.starts_with(prefix) && name.ends_with(ending)) {
             found.push(entry.path());
         }
     }

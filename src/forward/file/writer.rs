@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::forward::json;
 use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::rows::Batch;
+use crate::report::{Kind, Report};
 
 use super::Settings;
 use super::part::{Part, newest_closed_ends_with};
@@ -25,21 +26,78 @@ pub(super) struct Writer {
     dir_made: bool,
     /// Part files of earlier processes were looked for.
     taken_up: bool,
+    /// How the files' names begin: `events-`, `gateway-status-`.
+    prefix: String,
+    /// The files of the reports.
+    beside: Vec<(Kind, Writer)>,
 }
 
 impl Writer {
     pub(super) fn new(settings: Settings) -> Self {
-        Writer { settings, part: None, lines: Vec::new(), dir_made: false, taken_up: false }
+        Writer::named(settings, "events-".to_owned())
+    }
+
+    fn named(settings: Settings, prefix: String) -> Self {
+        let (part, lines, beside) = (None, Vec::new(), Vec::new());
+        Writer { settings, part, lines, dir_made: false, taken_up: false, prefix, beside }
     }
 
     /// How long until the file in hand is old enough to be closed.
     pub(super) fn due_in(&self) -> Option<Duration> {
-        self.part.as_ref()?.due_in(self.settings.rotate_age)
+        let own = self.part.as_ref().and_then(|part| part.due_in(self.settings.rotate_age));
+        self.beside.iter().filter_map(|(_, writer)| writer.due_in()).chain(own).min()
     }
 
-    /// Closes the file in hand if it is full or old.
+    /// Closes the files in hand that are full or old.
     pub(super) fn rotate_if_due(&mut self) -> Result<(), Refusal> {
-        self.try_rotate().map_err(|error| self.refusal("close the file", &error))
+        let all =
+            std::iter::once(self.try_rotate()).chain(self.beside.iter_mut().map(|(_, writer)| writer.try_rotate()));
+        let failed = all.filter_map(Result::err).next();
+        failed.map_or(Ok(()), |error| Err(self.refusal("close the file", &error)))
+    }
+
+    /// Writes and syncs reports of one kind into the files of their topic. After a crash they may stand there twice.
+    pub(super) fn report(&mut self, kind: Kind, reports: &[Report]) -> Result<(), Refusal> {
+        let found = self.beside.iter().position(|(of, _)| *of == kind);
+        let place = found.unwrap_or_else(|| {
+            self.beside.push((kind, Writer::named(self.settings.clone(), format!("{}-", kind.topic()))));
+            self.beside.len() - 1
+        });
+        let writer = &mut self.beside[place].1;
+        writer.dir_made |= self.dir_made;
+        writer.lines.clear();
+        for report in reports {
+            writer.lines.extend_from_slice(report.row.as_bytes());
+            writer.lines.push(b'\n');
+        }
+        writer.prepare().map_err(|error| writer.refusal("open a file", &error))?;
+        writer.append_lines().map_err(|error| {
+            writer.give_up();
+            writer.refusal("write", &error)
+        })
+    }
+
+    fn append_lines(&mut self) -> io::Result<()> {
+        let part = match &mut self.part {
+            Some(part) => {
+                part.cut_torn_line()?;
+                part
+            }
+            None => self.part.insert(Part::create(&self.settings.dir, &self.prefix)?),
+        };
+        part.append(&self.lines)?;
+        part.sync()
+    }
+
+    /// Takes back what a failed write left; `false` when that failed too.
+    fn give_up(&mut self) -> bool {
+        // If even this fails the file is left to a later take-up, which compares it with the batch.
+        let stays = self.part.as_mut().is_some_and(|part| part.roll_back().is_err());
+        if stays {
+            self.part = None;
+            self.taken_up = false;
+        }
+        !stays
     }
 
     /// Writes and syncs a batch, whole or (for all that later readers see) not at all.
@@ -57,14 +115,9 @@ impl Writer {
                 Err(Refusal::new(Trouble::Internal, reason).not_arrived())
             }
             Err(error) => {
-                // If even this fails the file is left to a later take-up, which compares it with the batch.
-                let stays = self.part.as_mut().is_some_and(|part| part.roll_back().is_err());
-                if stays {
-                    self.part = None;
-                    self.taken_up = false;
-                }
+                let taken_back = self.give_up();
                 let refusal = self.refusal("write", &error);
-                Err(if stays { refusal } else { refusal.not_arrived() })
+                Err(if taken_back { refusal.not_arrived() } else { refusal })
             }
         }
     }
@@ -86,7 +139,7 @@ impl Writer {
         }
         self.try_rotate()?;
         if self.part.is_none() && !self.taken_up {
-            self.part = Part::take_up(&self.settings.dir)?;
+            self.part = Part::take_up(&self.settings.dir, &self.prefix)?;
             self.taken_up = true;
         }
         Ok(())
@@ -110,7 +163,7 @@ impl Writer {
                 part.cut_torn_line()?;
                 part
             }
-            None => self.part.insert(Part::create(&self.settings.dir)?),
+            None => self.part.insert(Part::create(&self.settings.dir, &self.prefix)?),
         };
         let (mut rows, mut bytes, mut failed) = (0, 0, None);
         let rendered = batch.fill(|_, event| {
@@ -155,11 +208,12 @@ impl Writer {
             None => 0,
         };
         let missing = &lines[there..];
-        let closed = there == 0 && !lines.is_empty() && newest_closed_ends_with(&self.settings.dir, &lines)?;
+        let closed =
+            there == 0 && !lines.is_empty() && newest_closed_ends_with(&self.settings.dir, &self.prefix, &lines)?;
         if !closed {
             let part = match &mut self.part {
                 Some(part) => part,
-                None => self.part.insert(Part::create(&self.settings.dir)?),
+                None => self.part.insert(Part::create(&self.settings.dir, &self.prefix)?),
             };
             part.append(missing)?;
             part.sync()?;

@@ -385,6 +385,7 @@ impl Device {
     }
 
     fn tell_state(&self) {
+        self.flow.health.set_in_reach(self.link.is_in_reach());
         self.flow.health.set_state(&self.link.words());
     }
 }

@@ -168,6 +168,7 @@ impl House {
         });
         if plan.channels.is_empty() {
             if let Some(broadcasts) = &broadcasts {
+                broadcasts.flow.health.set_in_reach(false);
                 broadcasts.flow.health.set_state("not heard; is it switched on and near?");
             }
         } else {
@@ -294,6 +295,7 @@ impl House {
         }
         if device.settings.plan.channels.is_empty() {
             broadcasts.silent = false;
+            broadcasts.flow.health.set_in_reach(true);
             broadcasts.flow.health.set_state("receiving");
         }
     }
@@ -306,6 +308,7 @@ impl House {
             let silent = broadcasts.heard.is_some_and(|heard| now.duration_since(heard) > silence);
             if silent && !broadcasts.silent {
                 broadcasts.silent = true;
+                broadcasts.flow.health.set_in_reach(false);
                 broadcasts.flow.health.count(Count::Silences, 1);
                 broadcasts.flow.health.set_state(&format!("not heard for {} s", silence.as_secs()));
             }

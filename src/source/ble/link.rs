@@ -224,24 +224,6 @@ impl Link {
         matches!(self.state, State::Streaming { .. })
     }
 
-    /// Its state for people.
-    pub(super) fn words(&self) -> String {
-        match &self.state {
-            State::Unseen => "not heard; is it switched on and near?".to_owned(),
-            State::Advertising { .. } => "heard, waits for its turn".to_owned(),
-            State::Connecting { .. } => "connecting".to_owned(),
-            State::Discovering { .. } => "connected, looking for its services".to_owned(),
-            State::Subscribed { .. } => "connected, waiting for a value".to_owned(),
-            State::Streaming { .. } => "receiving".to_owned(),
-            State::Backoff { pause: Pause::Failed, .. } => {
-                format!("failed {} times in a row, waits before the next try", self.failures)
-            }
-            State::Backoff { pause: Pause::Done, .. } => "has said all, rests".to_owned(),
-            State::Backoff { pause: Pause::Yielded, .. } => "let another device have the radio".to_owned(),
-            State::Blocked { reason, .. } => reason.clone(),
-        }
-    }
-
     /// When it must be told the time at the latest.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match &self.state {
@@ -486,6 +468,8 @@ pub(super) fn kind_of(plan: &Plan) -> Kind {
         Kind::Visits
     }
 }
+
+mod words;
 
 #[cfg(test)]
 mod tests;

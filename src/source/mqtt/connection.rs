@@ -104,6 +104,7 @@ impl Connection {
                 Err(fault) => break phase.fault(fault),
             }
         };
+        self.devices.set_in_reach(false);
         let says_goodbye = phase.connected_at.is_some() || matches!(ended, Ended::Discarded);
         if says_goodbye && matches!(ended, Ended::Stopped | Ended::Discarded) && writer.disconnect() {
             let _broker_may_be_slow = timeout(GOODBYE, async { while reader.poll().await.is_ok() {} }).await.is_err();
@@ -176,6 +177,7 @@ impl Connection {
                     self.acks.session_lost();
                 }
                 self.devices.reconnected(session_present);
+                self.devices.set_in_reach(true);
                 let asked = writer.subscribe(&self.topics.filters());
                 phase.subscribing =
                     asked.ok_or_else(|| phase.fault(Fault::Other("cannot ask for the topics".to_owned())))?;

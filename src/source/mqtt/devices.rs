@@ -206,6 +206,11 @@ impl Devices {
         self.busy.retain(|place| self.known.get(*place).is_some_and(|device| !device.queue.is_empty()));
     }
 
+    /// Whether the broker, and by it every device, can be heard.
+    pub(super) fn set_in_reach(&self, in_reach: bool) {
+        self.known.iter().for_each(|device| device.health.set_in_reach(in_reach));
+    }
+
     /// Takes nothing more, and lets the intake see that this source has ended.
     pub(super) fn close(&mut self) {
         for device in &self.known {

@@ -67,7 +67,9 @@ pub(crate) fn batch(run: RunId, observations: &[Observation], resumed: bool) -> 
 
 /// As the store would read them back.
 pub(crate) fn chunks(run: RunId, observations: &[Observation]) -> Vec<Chunk> {
-    let chunk =
-        |(nth, part): (usize, &[Observation])| Chunk { run, first: nth as u64 * 100 + 1, observations: part.to_vec() };
+    let chunk = |(nth, part): (usize, &[Observation])| {
+        let (first, observations) = (nth as u64 * 100 + 1, part.to_vec());
+        Chunk { run, first, only_for: None, observations }
+    };
     observations.chunks(100).enumerate().map(chunk).collect()
 }

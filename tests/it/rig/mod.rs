@@ -5,6 +5,10 @@ pub(crate) mod bluez_words;
 pub(crate) mod clickhouse;
 pub(crate) mod events;
 pub(crate) mod gateway;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka_relay;
 pub(crate) mod lane;
 pub(crate) mod mosquitto;
 pub(crate) mod pty;
