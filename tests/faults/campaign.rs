@@ -23,6 +23,8 @@ use crate::trouble::{Clock, SmallDisk, flip};
 pub(crate) const START: Duration = Duration::from_secs(3);
 /// A gateway that has not come by its point by then is killed as it stands.
 const POINT_PATIENCE: Duration = Duration::from_secs(6);
+/// The same where Kafka must have taken something before: its producer needs seconds after a death.
+const BUS_PATIENCE: Duration = Duration::from_secs(20);
 /// When everything must have arrived after the last fault.
 const DRAIN: Duration = Duration::from_secs(90);
 /// What a source says to a gateway that listens is stored within this.
@@ -224,8 +226,10 @@ impl<'a> Campaign<'a> {
         self.since = (!self.is_full()).then(now_ms);
         self.meanwhile(step);
         match &step.end {
-            End::Point(..) => {
-                let ended = wait_for(POINT_PATIENCE, || (!self.hub.is_running()).then_some(()));
+            End::Point(name, _) => {
+                let waits_for_bus = name.starts_with("kafka") || name.starts_with("store.death");
+                let patience = if waits_for_bus { BUS_PATIENCE } else { POINT_PATIENCE };
+                let ended = wait_for(patience, || (!self.hub.is_running()).then_some(()));
                 match ended {
                     Some(()) => self.died(point),
                     None => self.kill(),
