@@ -1,6 +1,7 @@
 //! How the gateway is at one moment: what status, readiness and metrics are made of. No measured value and no person is
 //! in it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -45,6 +46,9 @@ pub struct Seen {
     pub source: Source,
     /// Seconds since it was last heard.
     pub heard_ago_s: Option<u64>,
+    /// Seconds of the last 24 hours by what they were, but for those of none; `None` where nobody accounts for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_day_s: Option<BTreeMap<&'static str, u64>>,
 }
 
 /// A destination.
@@ -169,7 +173,7 @@ mod tests {
         } else {
             one.set_state("fine")
         }
-        Seen { source: one.snapshot(), heard_ago_s: None }
+        Seen { source: one.snapshot(), heard_ago_s: None, last_day_s: None }
     }
 
     #[test]

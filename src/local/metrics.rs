@@ -293,7 +293,7 @@ mod tests {
     fn sources(health: &Health) -> Vec<Seen> {
         let age = |place: usize| (place > 70).then_some(place as u64);
         let all = health.snapshot().into_iter().enumerate();
-        all.map(|(place, source)| Seen { source, heard_ago_s: age(place) }).collect()
+        all.map(|(place, source)| Seen { source, heard_ago_s: age(place), last_day_s: None }).collect()
     }
 
     #[test]
