@@ -16,11 +16,13 @@ use crate::resolve::Unassigned;
 use crate::{forward, store};
 
 use files::Merged;
+pub use local::Local;
 
 mod checks;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
+pub mod local;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -56,6 +58,10 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// The `[local]` section, where it says to listen.
+    pub local: Option<Local>,
+    /// A hash of all files' texts.
+    pub fingerprint: String,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -73,6 +79,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// What becomes of observations of nobody.
     pub unassigned: Unassigned,
+    /// Nothing is sent for now: events wait in the store.
+    pub offline: bool,
 }
 
 /// A device entry that names a sensor.
@@ -199,7 +207,7 @@ pub fn is_name(text: &str) -> bool {
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        let Merged { file: raw, places } = files::read(file)?;
+        let Merged { file: raw, places, fingerprint } = files::read(file)?;
         let main = |message: String| Error::of_file(file, message);
         let gateway = checks::gateway(raw.gateway).map_err(main)?;
         let limits = checks::limits(raw.limits).map_err(main)?;
@@ -231,6 +239,8 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            local: local::local(raw.local).map_err(main)?,
+            fingerprint,
             places,
         })
     }

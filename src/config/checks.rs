@@ -46,6 +46,7 @@ pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
         timezone,
         data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
         unassigned: raw.unassigned.unwrap_or_default(),
+        offline: raw.offline.unwrap_or(false),
     })
 }
 
@@ -276,7 +277,7 @@ fn device_key(file: &Path) -> Result<Key, String> {
 }
 
 /// Secrets are files: an unreadable one is found now and not at three in the morning.
-fn readable(key: &str, file: &Path) -> Result<(), String> {
+pub(super) fn readable(key: &str, file: &Path) -> Result<(), String> {
     std::fs::File::open(file).map(drop).map_err(|why| {
         format!(
             "{key}: found \"{}\", which cannot be read ({why}); write a file that this user may read",

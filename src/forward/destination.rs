@@ -1,5 +1,6 @@
 //! The closed set of destinations.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::forward::file::{self, File};
@@ -62,6 +63,21 @@ impl Kind {
             Kind::ClickHouse(_) => LONGEST_WAIT,
             #[cfg(feature = "kafka")]
             Kind::Kafka(_) => LOOK_AFTER,
+        }
+    }
+
+    /// The certificates that it needs, and those that it trusts.
+    pub fn certificates(&self) -> Vec<&Path> {
+        match self {
+            Kind::File(_) => Vec::new(),
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(settings) => {
+                [&settings.cert_file, &settings.ca_file].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => {
+                [&settings.cert_file, &settings.ca_file].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
         }
     }
 

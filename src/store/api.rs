@@ -1,5 +1,6 @@
 //! The values that go in and out of the store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{AsideEntry, AsidePlace};
 use crate::observation::Observation;
 use crate::reading::{Heard, RunId};
+use crate::report::Kind;
 
 /// Number of an observation in this store, from 1, never reused.
 pub type Sequence = u64;
@@ -256,7 +258,7 @@ pub struct Stat {
     pub newest: Sequence,
     /// Each destination: what waits, and from which sequence.
     pub destinations: Vec<DestinationStat>,
-    /// When the oldest waiting observation was heard (at the precision of a generation).
+    /// When the oldest that waits for any destination was heard, about.
     pub oldest_waiting: Option<Heard>,
     /// Generations, the newest included.
     pub generations: u64,
@@ -301,8 +303,10 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
-    /// Rows beside the events that it has not got.
-    pub reports_waiting: u64,
+    /// When the oldest that waits was heard, about: read off the times and numbers of its generation's ends.
+    pub oldest_waiting: Option<Heard>,
+    /// Rows beside the events that it has not got, of each kind that has any.
+    pub reports_waiting: BTreeMap<Kind, u64>,
 }
 
 /// What reading everything found.

@@ -43,6 +43,7 @@ mod kafka_rig;
 #[cfg(feature = "kafka")]
 mod kafka_security;
 mod kill;
+mod local;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;
