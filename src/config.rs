@@ -16,11 +16,13 @@ use crate::resolve::Unassigned;
 use crate::{forward, store};
 
 use files::Merged;
+pub use local::Local;
 
 mod checks;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
+pub mod local;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -58,6 +60,8 @@ pub struct Config {
     pub destinations: Vec<forward::Settings>,
     /// The `[failover]` section: which of them get each event only once.
     pub failover: Option<forward::failover::Settings>,
+    /// The `[local]` section, where it says to listen.
+    pub local: Option<Local>,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -75,6 +79,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// What becomes of observations of nobody.
     pub unassigned: Unassigned,
+    /// Nothing is sent for now: events wait in the store.
+    pub offline: bool,
 }
 
 /// A device entry that names a sensor.
@@ -235,6 +241,7 @@ impl Config {
             limits,
             destinations,
             failover,
+            local: local::local(raw.local).map_err(main)?,
             places,
         })
     }

@@ -17,6 +17,8 @@ use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::local::listener::{self, Listening};
+use crate::local::metrics::Named;
 use crate::local::persons::{ORDERS, Order};
 use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
@@ -73,7 +75,8 @@ pub struct Gateway {
     intake: JoinHandle<Result<(), store::Error>>,
     forwarding: Forwarding,
     timekeeping: Timekeeping,
-    control: Option<JoinHandle<()>>,
+    /// Who answers on this machine: the control socket, and the TCP listener.
+    answering: Vec<JoinHandle<()>>,
     watches: Watches,
     covering: Option<covering::Running>,
     orders: mpsc::Receiver<Order>,
@@ -84,21 +87,26 @@ impl Gateway {
     pub async fn start(plan: Plan) -> anyhow::Result<Gateway> {
         let boot = system::boot_id().context("reading this boot's id")?;
         let mut gateway = Self::without_sources(plan, boot).await?;
-        gateway.control = match Control::bind(&gateway.config.control_socket()) {
-            Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
-            Err(why) => {
-                warn!(
-                    "no control socket, so the commands cannot ask this gateway: {}: {why}",
-                    gateway.config.control_socket().display()
-                );
-                None
-            }
-        };
+        gateway.answer();
         gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
         gateway.send_parked();
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
+    }
+
+    /// Listens for the commands, and where the configuration says so for others.
+    fn answer(&mut self) {
+        let socket = self.config.control_socket();
+        match Control::bind(&socket) {
+            Ok(control) => self.answering.push(tokio::spawn(control.serve(self.board.clone()))),
+            Err(why) => {
+                warn!("no control socket, so the commands cannot ask this gateway: {}: {why}", socket.display());
+            }
+        }
+        if let Some(local) = self.config.local.clone() {
+            self.answering.push(tokio::spawn(listener::serve(local, self.board.clone())));
+        }
     }
 
     /// Takes a recording through the whole path and returns when every destination has everything, or at a stop.
@@ -159,6 +167,7 @@ impl Gateway {
         let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
+            run,
             store: store.clone(),
             taps,
             sources: Arc::new(Health::default()),
@@ -170,6 +179,9 @@ impl Gateway {
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
+            offline: config.gateway.offline,
+            listening: Listening::default(),
+            named: Named::default(),
         });
         Ok(Gateway {
             config,
@@ -182,7 +194,7 @@ impl Gateway {
             intake,
             forwarding,
             timekeeping,
-            control: None,
+            answering: Vec::new(),
             watches,
             covering: None,
             orders,
@@ -229,10 +241,15 @@ impl Gateway {
         };
         match reloaded.await {
             Ok(()) => {
-                let other_ways =
-                    config.destinations != self.config.destinations || config.failover != self.config.failover;
-                if other_ways || config.clock != self.config.clock {
-                    warn!("changes of destinations, store and clock take effect at the next start");
+                if config.destinations != self.config.destinations
+                    || config.failover != self.config.failover
+                    || config.clock != self.config.clock
+                    || config.local != self.config.local
+                    || config.gateway.offline != self.config.gateway.offline
+                {
+                    warn!(
+                        "changes of destinations, store, clock, local and gateway.offline take effect at the next start"
+                    );
                 }
                 self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
@@ -272,9 +289,7 @@ impl Gateway {
         }
         self.sources.stopped(STEP_DEADLINE / 2).await;
         self.forwarding.stop(STEP_DEADLINE).await;
-        if let Some(control) = self.control.take() {
-            control.abort();
-        }
+        self.answering.iter().for_each(JoinHandle::abort);
         if let Some(covering) = self.covering.take() {
             covering.stop(STEP_DEADLINE / 2).await;
         }

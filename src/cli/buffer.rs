@@ -26,7 +26,7 @@ pub(super) enum BufferCommand {
     /// Prints the oldest kept events, one JSON line each, as they would be sent now
     Export(ListArgs),
     /// What was set aside (refused, implausible, rejected, parked): lists it, brings it back, removes it
-    Quarantine(QuarantineArgs),
+    Quarantine(Box<QuarantineArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<E
         BufferCommand::Stat(output) => stat(&config, output.json).await,
         BufferCommand::Verify(output) => verify(&config, output.json).await,
         BufferCommand::Export(list) => export(&config, list.limit).await,
-        BufferCommand::Quarantine(arguments) => super::quarantine::run(arguments, config).await,
+        BufferCommand::Quarantine(arguments) => super::quarantine::run(*arguments, config).await,
     }
 }
 

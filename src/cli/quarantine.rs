@@ -232,7 +232,7 @@ fn told(outcome: &Outcome, zone: &TimeZone) -> String {
             let component = text(&event["component"]);
             let name = text(&event["event_type"]);
             let name = if component.is_empty() { name } else { format!("{name}/{component}") };
-            format!("{name} {} {}", text(&event["value"]), text(&event["unit"]))
+            format!("{name} {} {}", event["value"].as_f64().unwrap_or(f64::NAN), text(&event["unit"]))
         });
         let what = match (&entry.still, &entry.said) {
             (Some(reason), _) => format!("stays: {reason}"),

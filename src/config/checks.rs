@@ -46,6 +46,7 @@ pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
         timezone,
         data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
         unassigned: raw.unassigned.unwrap_or_default(),
+        offline: raw.offline.unwrap_or(false),
     })
 }
 
@@ -273,6 +274,16 @@ pub(super) fn failover(
             return Err(format!("failover.order: found \"{name}\" twice; write each destination once"));
         }
     }
+    #[cfg(feature = "kafka")]
+    for to in destinations.iter().filter(|to| order.contains(&to.name)) {
+        if matches!(&to.kind, forward::Kind::Kafka(kafka) if kafka.exactly_once) {
+            let name = &to.name;
+            return Err(format!(
+                "failover.order: found \"{name}\", whose exactly_once keeps a cursor of its own in Kafka; write \
+                 exactly_once = false for it, or take it out of the order"
+            ));
+        }
+    }
     if names.contains(&failover::CURSOR) {
         let taken = failover::CURSOR;
         return Err(format!(
@@ -324,7 +335,7 @@ fn device_key(file: &Path) -> Result<Key, String> {
 }
 
 /// Secrets are files: an unreadable one is found now and not at three in the morning.
-fn readable(key: &str, file: &Path) -> Result<(), String> {
+pub(super) fn readable(key: &str, file: &Path) -> Result<(), String> {
     std::fs::File::open(file).map(drop).map_err(|why| {
         format!(
             "{key}: found \"{}\", which cannot be read ({why}); write a file that this user may read",

@@ -42,6 +42,21 @@ pub struct File {
     /// `[[destination]]`
     #[serde(default)]
     pub destination: Vec<Destination>,
+    /// `[local]`
+    #[serde(default)]
+    pub local: Local,
+}
+
+/// `[local]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Local {
+    /// `ADDRESS:PORT`.
+    pub listen: Option<String>,
+    /// Further names that clients may call this hub by.
+    pub hosts: Option<Vec<String>>,
+    /// File that holds what a client has to show.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[gateway]`
@@ -58,6 +73,8 @@ pub struct Gateway {
     pub data_dir: Option<PathBuf>,
     /// What becomes of observations of nobody.
     pub unassigned: Option<Unassigned>,
+    /// Whether nothing is sent for now.
+    pub offline: Option<bool>,
 }
 
 /// `[[device]]`

@@ -25,6 +25,10 @@ impl Forwarding {
     pub(super) fn start(config: &Config, store: &Store, timekeeping: &Timekeeping) -> anyhow::Result<Forwarding> {
         let (stop, stopping) = watch::channel(None);
         let mut forwarding = Forwarding { stop, loops: JoinSet::new(), healths: Vec::new() };
+        if config.gateway.offline {
+            info!("gateway.offline is true: nothing is sent, events wait in the store");
+            return Ok(forwarding);
+        }
         let inputs = || Inputs { gate: timekeeping.gate(), timeline: timekeeping.timeline(), stop: stopping.clone() };
         for destination in config.destinations.iter().filter(|to| !config.is_in_order(&to.name)) {
             let forwarder = Forwarder::new(destination, store.clone(), inputs(), fastrand::u64(..));

@@ -260,7 +260,7 @@ pub struct Stat {
     pub newest: Sequence,
     /// Each destination: what waits, and from which sequence.
     pub destinations: Vec<DestinationStat>,
-    /// When the oldest waiting observation was heard (at the precision of a generation).
+    /// When the oldest that waits for any destination was heard, about.
     pub oldest_waiting: Option<Heard>,
     /// Generations, the newest included.
     pub generations: u64,
@@ -305,6 +305,8 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
+    /// When the oldest that waits was heard, about: read off the times and numbers of its generation's ends.
+    pub oldest_waiting: Option<Heard>,
     /// Rows beside the events that it has not got.
     pub reports_waiting: u64,
 }

@@ -165,6 +165,11 @@ impl Store {
         self.shared.read().stat.clone()
     }
 
+    /// Why the store can do nothing more, once that is so.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.read().dead.clone()
+    }
+
     /// Observations that left without reaching every destination, each with a number for [`Store::forget_gaps`].
     pub fn gaps(&self) -> Vec<(u64, Gap)> {
         self.shared.read().gaps.clone()

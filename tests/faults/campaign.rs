@@ -24,6 +24,8 @@ const POINT_PATIENCE: Duration = Duration::from_secs(6);
 const DRAIN: Duration = Duration::from_secs(90);
 /// What a source says to a gateway that listens is stored within this.
 const TAKEN_MS: i64 = 1_000;
+/// How a start ends that finds no room even to open the store.
+const NO_SPACE: &str = "No space left on device (os error 28)";
 /// An outage of so long, in so many leaps.
 const TEN_HOURS_MS: i64 = 36_000_000;
 const LEAPS: usize = 12;
@@ -43,6 +45,8 @@ pub(crate) struct Outcome {
     pub(crate) slowest_start: Duration,
     /// KiB, one look before each end of a run that had warmed up.
     pub(crate) memory: Vec<u64>,
+    /// Starts that a full disk refused.
+    pub(crate) refused: u32,
     /// What the theme did, to find a failure again.
     pub(crate) done: Vec<String>,
     pub(crate) wrong: Vec<String>,
@@ -305,6 +309,10 @@ impl<'a> Campaign<'a> {
                 self.outcome.kills += 1;
                 self.outcome.points.insert(point);
             }
+            // A start on a full disk may be refused, in plain words; the service manager tries again.
+            _ if self.is_full() && status.code() == Some(1) && self.hub.log().trim_end().ends_with(NO_SPACE) => {
+                self.outcome.refused += 1;
+            }
             _ => self.outcome.wrong.push(format!("it ended by itself ({status}): {}", last_of(&self.hub.log()))),
         }
     }
@@ -353,6 +361,10 @@ impl<'a> Campaign<'a> {
             None => self.outcome.wrong.push(format!("not drained: {:?}", self.hub.stat())),
         }
         self.stop();
+        if let Some(stat) = self.hub.stat() {
+            self.outcome.done.push(format!("at the end: {}", stat["store"]));
+            self.outcome.done.push(format!("at the end: {}", stat["ledger"]["destinations"]));
+        }
         match self.hub.stat() {
             Some(stat) => self.judge(&said, &stat, (from, until)),
             None => self.outcome.wrong.push("the stopped store cannot be read".to_owned()),
@@ -471,8 +483,8 @@ fn unbalanced(stat: &Value) -> Option<String> {
     balanced.is_err().then(|| format!("the ledger does not balance: {}", stat["ledger"]))
 }
 
-/// The end of a log.
+/// The end of a log, the last line first.
 fn last_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(6)..].join(" | ")
+    lines[lines.len().saturating_sub(6)..].iter().rev().copied().collect::<Vec<_>>().join(" | ")
 }

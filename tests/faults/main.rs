@@ -31,6 +31,8 @@ struct Wanted {
     seed: u64,
     /// All points must have been hit at the end.
     every_point: bool,
+    /// Say what each campaign did.
+    tells: bool,
 }
 
 /// Seeds that once failed, one a line, with what it was.
@@ -40,13 +42,14 @@ fn main() -> ExitCode {
     let wanted = match wanted(std::env::args().skip(1)) {
         Ok(wanted) => wanted,
         Err(why) => {
-            println!("{why}\nfaults [--kills N] [--seed S] [--every-point]");
+            println!("{why}\nfaults [--kills N] [--seed S] [--every-point] [--tell]");
             return ExitCode::from(2);
         }
     };
     let Some(mut engine) = Engine::own() else { return ExitCode::SUCCESS };
     println!("faults: seed {}, {} kills (again with SEED={})", wanted.seed, wanted.kills, wanted.seed);
     let mut table = Table::default();
+    table.tells = wanted.tells;
     let began = Instant::now();
     let seeds = FAILED_ONCE.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok());
     for seed in seeds.chain(wanted.seed..) {
@@ -88,7 +91,7 @@ fn one(plan: &Plan, engine: &mut Engine) -> Option<(Outcome, Duration)> {
 }
 
 fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
-    let mut wanted = Wanted { kills: 100, seed: fastrand::u64(..1_000_000_000), every_point: false };
+    let mut wanted = Wanted { kills: 100, seed: fastrand::u64(..1_000_000_000), every_point: false, tells: false };
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
         let mut number = || {
@@ -98,6 +101,7 @@ fn wanted(arguments: impl Iterator<Item = String>) -> Result<Wanted, String> {
         match argument.as_str() {
             "--kills" => wanted.kills = number()? as u32,
             "--seed" => wanted.seed = number()?,
+            "--tell" => wanted.tells = true,
             "--every-point" => wanted.every_point = true,
             _ => return Err(format!("found {argument}")),
         }

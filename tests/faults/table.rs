@@ -14,6 +14,8 @@ const GROWTH_KIB: u64 = 4_096;
 /// The sum of all campaigns.
 #[derive(Default)]
 pub(crate) struct Table {
+    /// Whether every campaign says what it did.
+    pub(crate) tells: bool,
     pub(crate) kills: u32,
     pub(crate) points: BTreeSet<&'static str>,
     campaigns: u32,
@@ -25,6 +27,7 @@ pub(crate) struct Table {
     mistimed: u64,
     estimated: u64,
     excused: u64,
+    refused: u32,
     slowest_start: Duration,
     memory: Vec<u64>,
 }
@@ -51,8 +54,10 @@ impl Table {
             outcome.memory.iter().max().unwrap_or(&0),
             took.as_secs(),
         );
-        if !outcome.wrong.is_empty() {
+        if !outcome.wrong.is_empty() || self.tells {
             outcome.done.iter().chain(&outcome.wrong).for_each(|line| println!("    {line}"));
+        }
+        if !outcome.wrong.is_empty() {
             self.bad.push(plan.seed);
         }
         self.campaigns += 1;
@@ -66,6 +71,7 @@ impl Table {
         self.estimated += outcome.estimated;
         self.excused += outcome.excused;
         self.slowest_start = self.slowest_start.max(outcome.slowest_start);
+        self.refused += outcome.refused;
         self.memory.extend(outcome.memory);
     }
 
@@ -101,7 +107,11 @@ impl Table {
         println!("| lost, doubled, reordered | {}, {}, {} |", self.lost, self.doubled, self.reordered);
         println!("| more than 1 s from the truth; marked as estimated | {}; {} |", self.mistimed, self.estimated);
         println!("| damaged or evicted, and counted as that | {} |", self.excused);
-        println!("| slowest start | {} ms |", self.slowest_start.as_millis());
+        println!(
+            "| slowest start; starts that a full disk refused | {} ms; {} |",
+            self.slowest_start.as_millis(),
+            self.refused
+        );
         println!(
             "| memory (RSS): most; median of the first and the last third | {} KiB; {first}, {last} KiB{} |",
             self.memory.iter().max().unwrap_or(&0),
