@@ -73,7 +73,19 @@ fn destinations(status: &Value) -> Vec<Vec<String>> {
             destination["reason"].as_str().unwrap_or_default().to_owned(),
         ]
     };
-    status["destinations"].as_array().unwrap_or(&empty).iter().map(row).collect()
+    let member = |member: &Value| {
+        let blank = String::new;
+        let words = |key: &str| member[key].as_str().map(str::to_owned);
+        let why: Vec<String> = words("failover").into_iter().chain(words("reason")).collect();
+        let state = if member["active"] == true { "active" } else { "standby" };
+        vec![format!("  {}", text(&member["name"])), state.to_owned(), blank(), blank(), blank(), why.join("; now: ")]
+    };
+    let mut rows = Vec::new();
+    for destination in status["destinations"].as_array().unwrap_or(&empty) {
+        rows.push(row(destination));
+        rows.extend(destination["order"].as_array().unwrap_or(&empty).iter().map(member));
+    }
+    rows
 }
 
 fn devices(status: &Value) -> Vec<Vec<String>> {

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::persons::Order;
 use crate::clock::system;
 use crate::coverage::{LastDay, Second};
+use crate::forward::failover::CURSOR;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
 use crate::local::condition::{Condition, Destination, Seen};
@@ -70,9 +71,15 @@ impl Board {
         let (ledger, stat) = (self.store.ledger(), self.store.stat());
         let age_s = |heard: Heard| age_ms(&timeline, self.boot, heard) / 1_000;
         let healths: Vec<_> = self.destinations.iter().map(forward::health::Health::snapshot).collect();
+        let order: Vec<_> = healths.iter().filter(|health| health.active.is_some()).cloned().collect();
+        let of = |name: &str| match name == CURSOR && !order.is_empty() {
+            true => order.iter().find(|health| health.active == Some(true)).cloned(),
+            false => healths.iter().find(|health| health.name == name).cloned(),
+        };
         let destination = |(name, tally): &(String, store::DestinationTally)| Destination {
             name: name.clone(),
-            health: healths.iter().find(|health| health.name == *name).cloned(),
+            health: of(name),
+            order: if name == CURSOR { order.clone() } else { Vec::new() },
             tally: *tally,
             oldest_waiting_s: stat
                 .destinations
