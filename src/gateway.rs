@@ -90,7 +90,7 @@ impl Gateway {
         gateway.answer();
         gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
         gateway.follow_sources().await?;
-        gateway.send_parked();
+        gateway.send_parked(None);
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
     }
@@ -223,6 +223,7 @@ impl Gateway {
     /// Changes who wears what, and answers.
     async fn carry_out(&mut self, order: Order) {
         let answer = self.timekeeping.assign(&self.config, &self.store, &self.board, &order.change).await;
+        self.send_parked(Some(order.change.device.clone()));
         let _asker_is_gone = order.answer.send(answer);
     }
 
@@ -253,17 +254,17 @@ impl Gateway {
                 self.expect_devices(&config);
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
-                self.send_parked();
+                self.send_parked(None);
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
     }
 
-    /// What was parked and has a person now is sent, beside everything else.
-    fn send_parked(&self) {
+    /// What was parked of a device, or of any, and has a person now is sent, beside everything else.
+    fn send_parked(&self, device: Option<Arc<str>>) {
         let quarantine = self.board.quarantine.clone();
         tokio::spawn(async move {
-            match quarantine.parked_of(None).await {
+            match quarantine.parked_of(device.as_deref()).await {
                 Ok(outcome) if outcome.replayed == 0 => {}
                 Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
                 Err(store::Error::Closed) => {}
