@@ -33,11 +33,13 @@ mod basis;
 mod covering;
 mod destinations;
 pub mod persons;
+mod reports;
 mod sources;
 mod timekeeping;
 
 use covering::Covering;
 use destinations::Forwarding;
+use reports::Reporter;
 use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
@@ -78,17 +80,26 @@ pub struct Gateway {
     /// Who answers on this machine: the control socket, and the TCP listener.
     answering: Vec<JoinHandle<()>>,
     watches: Watches,
+    /// None while a recording is replayed: its time is another.
     covering: Option<covering::Running>,
+    account_ends: Option<covering::Ends>,
     orders: mpsc::Receiver<Order>,
+    /// None while a recording is replayed.
+    reporter: Option<Reporter>,
 }
 
 impl Gateway {
     /// Starts everything that the plan names.
     pub async fn start(plan: Plan) -> anyhow::Result<Gateway> {
         let boot = system::boot_id().context("reading this boot's id")?;
+        let profiles = plan.profiles.clone();
         let mut gateway = Self::without_sources(plan, boot).await?;
         gateway.answer();
-        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
+        if let Some(ends) = gateway.account_ends.take() {
+            gateway.covering = Some(Covering::start(gateway.account(), ends, &gateway.config));
+        }
+        gateway.reporter = Some(Reporter::start(gateway.board.clone(), &gateway.config, &profiles));
+        drop(profiles);
         gateway.follow_sources().await?;
         gateway.send_parked(None);
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
@@ -145,7 +156,7 @@ impl Gateway {
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
-        let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+        let names = config.cursors();
         let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
@@ -164,6 +175,7 @@ impl Gateway {
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
         let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let (gone, last_day, account_ends) = covering::ends();
         let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
@@ -176,6 +188,8 @@ impl Gateway {
             quarantine,
             gate: timekeeping.gate(),
             orders: ordering,
+            gone,
+            last_day,
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
@@ -197,7 +211,9 @@ impl Gateway {
             answering: Vec::new(),
             watches,
             covering: None,
+            account_ends: Some(account_ends),
             orders,
+            reporter: None,
         })
     }
 
@@ -243,15 +259,19 @@ impl Gateway {
         match reloaded.await {
             Ok(()) => {
                 if config.destinations != self.config.destinations
+                    || config.failover != self.config.failover
                     || config.clock != self.config.clock
                     || config.local != self.config.local
                     || config.gateway.offline != self.config.gateway.offline
                 {
                     warn!(
-                        "changes of destinations, store, clock, local and gateway.offline take effect at the next start"
+                        "changes of destinations, failover, store, clock, local and gateway.offline take effect at the next start"
                     );
                 }
                 self.expect_devices(&config);
+                if let Some(reporter) = &self.reporter {
+                    reporter.follow(&config, &profiles);
+                }
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
                 self.send_parked(None);
@@ -288,6 +308,9 @@ impl Gateway {
             }
         }
         self.sources.stopped(STEP_DEADLINE / 2).await;
+        if let Some(reporter) = self.reporter.take() {
+            reporter.stop().await;
+        }
         self.forwarding.stop(STEP_DEADLINE).await;
         self.answering.iter().for_each(JoinHandle::abort);
         if let Some(covering) = self.covering.take() {

@@ -141,6 +141,11 @@ impl Kafka {
         }
     }
 
+    /// Lets go of the batch in hand and drops what of it is in the producer. `true`: records of it may have arrived.
+    pub async fn abandon(&mut self) -> bool {
+        self.plain.abandon().await
+    }
+
     /// Sends reports to the topic of their kind. They go at least once.
     pub async fn report(&mut self, kind: Kind, reports: &[Report]) -> Result<(), Refusal> {
         self.plain.report(kind, reports).await

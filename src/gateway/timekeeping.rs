@@ -70,8 +70,8 @@ impl Timekeeping {
         look(&mut keeper, store, &timeline, boot).await?;
         let (gating, gate) = watch::channel(gate_of(held_for(&keeper, boot)));
         let changing = Arc::new(Mutex::new(()));
-        let destinations = config.destinations.iter().map(|to| to.name.clone()).collect();
-        let task = follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone(), destinations);
+        let cursors = config.cursors();
+        let task = follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone(), cursors);
         let task = tokio::spawn(task);
         let timekeeping = Timekeeping { boot, gateway_id, timeline, gate, changing, task };
         timekeeping.follow(config, store).await?;
@@ -158,8 +158,9 @@ impl Timekeeping {
             told: persons::told(store),
         };
         let next = news.over(before.bases.last_key_value().map(|(_, basis)| basis), command);
-        let names = config.destinations.iter().map(|to| to.name.as_str());
-        let (after, state) = basis::next_version(&before, next, &persons::in_hand(store, names))?;
+        let cursors = config.cursors();
+        let in_hand = persons::in_hand(store, cursors.iter().map(String::as_str));
+        let (after, state) = basis::next_version(&before, next, &in_hand)?;
         if !state.is_empty() {
             store.commit(Commit { state, ..Commit::default() }).await.context("storing who wears what")?;
             self.timeline.send_replace(Arc::new(after));

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::persons::Order;
 use crate::clock::system;
+use crate::coverage::LastDay;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
 use crate::local::condition::{Condition, Destination, Seen};
@@ -44,6 +45,10 @@ pub struct Board {
     pub gate: watch::Receiver<Gate>,
     /// Changes of who wears what, for the gateway to carry out.
     pub orders: mpsc::Sender<Order>,
+    /// Where what will never come is told to the account of each device's seconds.
+    pub gone: mpsc::Sender<Vec<store::Gap>>,
+    /// Seconds of each device in the last 24 hours.
+    pub last_day: watch::Receiver<LastDay>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,

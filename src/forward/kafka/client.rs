@@ -203,7 +203,9 @@ mod tests {
             for limit in [10, 5_000, 1_048_588, 900_000_000] {
                 let mut config = config(&settings).unwrap();
                 let pairs = producing(&settings, limit).into_iter().chain(transacting("biogate-hub-bus"));
-                pairs.for_each(|(key, value)| drop(config.set(key, value)));
+                for (key, value) in pairs {
+                    config.set(key, value);
+                }
                 config.create_native_config().unwrap();
             }
         }
