@@ -11,6 +11,7 @@ mod destination;
 pub mod file;
 pub mod health;
 pub mod json;
+pub mod reconciliation;
 pub mod refusal;
 mod reporting;
 pub mod retry;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::vec;
 
 use crate::event::Event;
+use crate::forward::reconciliation::Sums;
 use crate::observation::Observation;
 use crate::reading::{Channel, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
@@ -43,6 +44,8 @@ pub struct Tally {
     pub parked: Vec<AsideEntry>,
     /// Rows that the destination refuses for what they are.
     pub rejected: Vec<Rejected>,
+    /// The rows that were rendered, per device and hour.
+    pub sums: Sums,
 }
 
 /// A row that the destination will never take.
@@ -107,6 +110,7 @@ impl Batch {
         for (run, sequence, observation) in self.pending.by_ref() {
             match resolver.resolve(run, observation) {
                 Resolved::Event(event) => {
+                    self.tally.sums.add(&event);
                     if row(sequence, &event).is_break() {
                         break;
                     }
@@ -123,7 +127,10 @@ impl Batch {
 
     /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
     pub fn settle(self, chunks: &[Chunk]) -> Settled {
-        let Tally { delivered, resent, damaged, bytes: _, parked, rejected } = self.tally;
+        let Batch { range, timeline, destination, tally, .. } = self;
+        let Tally { delivered, resent, damaged, bytes: _, parked, rejected, mut sums } = tally;
+        let basis = timeline.bases.get(&range.basis);
+        let resolver = basis.map(|basis| Resolver::new(&timeline.anchors, range.anchors, basis));
         let mut settled = Settled {
             delivered,
             rejected: rejected.len() as u64,
@@ -131,6 +138,7 @@ impl Batch {
             damaged,
             resent,
             aside: parked,
+            sums: Vec::new(),
         };
         for Rejected { sequence, reason } in rejected {
             let found = chunks.iter().find_map(|chunk| {
@@ -139,9 +147,15 @@ impl Batch {
             });
             // Damaged since it was sent: counted as rejected, but there is nothing left to show.
             if let Some((run, observation)) = found {
-                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &self.destination));
+                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &destination));
+                if let Some(Resolved::Event(event)) =
+                    resolver.as_ref().map(|resolver| resolver.resolve(run, observation.clone()))
+                {
+                    sums.take_back(&event);
+                }
             }
         }
+        settled.sums = sums.into_sums();
         settled
     }
 }

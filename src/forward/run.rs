@@ -80,7 +80,7 @@ impl Forwarder {
             name: name.clone(),
             limit: settings.kind.batch(),
             destination: Destination::new(settings, &health)?,
-            reporting: Reporting::new(name, store.clone(), health.clone(), seed),
+            reporting: Reporting::new(name, store.clone(), health.clone(), inputs.timeline.clone(), seed),
             store,
             inputs,
             health,

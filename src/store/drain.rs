@@ -121,6 +121,8 @@ impl Queue {
         if !settled.aside.is_empty() {
             self.set_aside(settled.aside)?;
         }
+        let now_ms = self.now_ms();
+        self.own.add_sums(name, range.last, &settled.sums, now_ms);
         if let Some(destination) = self.own.destination_mut(name) {
             destination.cursor = range.last + 1;
             destination.range = None;

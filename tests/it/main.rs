@@ -41,6 +41,7 @@ mod path;
 mod profiles;
 mod readme;
 mod replay;
+mod reports;
 mod rig;
 mod serial;
 mod store;
