@@ -16,9 +16,13 @@ use crate::resolve::Unassigned;
 use crate::{forward, store};
 
 use files::Merged;
+pub use local::Local;
 
 mod checks;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
+pub mod local;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -54,6 +58,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// The `[local]` section, where it says to listen.
+    pub local: Option<Local>,
     /// A hash of all files' texts.
     pub fingerprint: String,
     /// Where each named entry stands, for errors that are found later.
@@ -73,6 +79,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// What becomes of observations of nobody.
     pub unassigned: Unassigned,
+    /// Nothing is sent for now: events wait in the store.
+    pub offline: bool,
 }
 
 /// A device entry that names a sensor.
@@ -213,9 +221,12 @@ impl Config {
             .collect::<Result<Vec<_>, _>>()?;
         if destinations.is_empty() {
             return Err(main(
-                "no destination; write a [[destination]] with name, kind = \"clickhouse\" or \"file\"".into(),
+                "no destination; write a [[destination]] with name, kind = \"clickhouse\", \"kafka\" or \"file\""
+                    .into(),
             ));
         }
+        #[cfg(feature = "kafka")]
+        kafka::cursors_apart(&destinations).map_err(main)?;
         Ok(Config {
             file: file.to_path_buf(),
             commit_interval: raw.store.commit_interval.unwrap_or(DEFAULT_COMMIT_INTERVAL),
@@ -228,6 +239,7 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            local: local::local(raw.local).map_err(main)?,
             fingerprint,
             places,
         })

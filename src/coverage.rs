@@ -58,6 +58,9 @@ impl Second {
     }
 }
 
+/// Of each device the seconds of each [`Second`], in their order, over the last 24 hours.
+pub type LastDay = std::collections::BTreeMap<std::sync::Arc<str>, [u64; 8]>;
+
 /// What a reading says of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {

@@ -17,6 +17,10 @@ use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::local::listener::{self, Listening};
+use crate::local::metrics::Named;
+use crate::local::persons::{ORDERS, Order};
+use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
 use crate::resolve::Timeline;
 use crate::source::context::{Context, Stop};
@@ -26,11 +30,14 @@ use crate::source::replay::{self, ReplaySettings, Replayed, Speed};
 use crate::store::{self, Ledger, Store};
 
 mod basis;
+mod covering;
 mod destinations;
+pub mod persons;
 mod reports;
 mod sources;
 mod timekeeping;
 
+use covering::Covering;
 use destinations::Forwarding;
 use reports::Reporter;
 use timekeeping::Timekeeping;
@@ -70,7 +77,13 @@ pub struct Gateway {
     intake: JoinHandle<Result<(), store::Error>>,
     forwarding: Forwarding,
     timekeeping: Timekeeping,
-    control: Option<JoinHandle<()>>,
+    /// Who answers on this machine: the control socket, and the TCP listener.
+    answering: Vec<JoinHandle<()>>,
+    watches: Watches,
+    /// None while a recording is replayed: its time is another.
+    covering: Option<covering::Running>,
+    account_ends: Option<covering::Ends>,
+    orders: mpsc::Receiver<Order>,
     /// None while a recording is replayed.
     reporter: Option<Reporter>,
 }
@@ -81,21 +94,30 @@ impl Gateway {
         let boot = system::boot_id().context("reading this boot's id")?;
         let profiles = plan.profiles.clone();
         let mut gateway = Self::without_sources(plan, boot).await?;
+        gateway.answer();
+        if let Some(ends) = gateway.account_ends.take() {
+            gateway.covering = Some(Covering::start(gateway.account(), ends, &gateway.config));
+        }
         gateway.reporter = Some(Reporter::start(gateway.board.clone(), &gateway.config, &profiles));
         drop(profiles);
-        gateway.control = match Control::bind(&gateway.config.control_socket()) {
-            Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
-            Err(why) => {
-                warn!(
-                    "no control socket, so the commands cannot ask this gateway: {}: {why}",
-                    gateway.config.control_socket().display()
-                );
-                None
-            }
-        };
         gateway.follow_sources().await?;
+        gateway.send_parked(None);
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
+    }
+
+    /// Listens for the commands, and where the configuration says so for others.
+    fn answer(&mut self) {
+        let socket = self.config.control_socket();
+        match Control::bind(&socket) {
+            Ok(control) => self.answering.push(tokio::spawn(control.serve(self.board.clone()))),
+            Err(why) => {
+                warn!("no control socket, so the commands cannot ask this gateway: {}: {why}", socket.display());
+            }
+        }
+        if let Some(local) = self.config.local.clone() {
+            self.answering.push(tokio::spawn(listener::serve(local, self.board.clone())));
+        }
     }
 
     /// Takes a recording through the whole path and returns when every destination has everything, or at a stop.
@@ -152,17 +174,28 @@ impl Gateway {
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
+        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let (gone, last_day, account_ends) = covering::ends();
+        let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
+            run,
             store: store.clone(),
             taps,
             sources: Arc::new(Health::default()),
             destinations: forwarding.healths(),
             timeline: timekeeping.timeline(),
+            quarantine,
             gate: timekeeping.gate(),
+            orders: ordering,
+            gone,
+            last_day,
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
+            offline: config.gateway.offline,
+            listening: Listening::default(),
+            named: Named::default(),
         });
         Ok(Gateway {
             config,
@@ -175,7 +208,11 @@ impl Gateway {
             intake,
             forwarding,
             timekeeping,
-            control: None,
+            answering: Vec::new(),
+            watches,
+            covering: None,
+            account_ends: Some(account_ends),
+            orders,
             reporter: None,
         })
     }
@@ -190,12 +227,20 @@ impl Gateway {
             tokio::select! {
                 () = stopped(&mut stopping) => break,
                 Some(Reload(plan)) = reloads.recv() => self.reload(plan).await,
+                Some(order) = self.orders.recv() => self.carry_out(order).await,
                 failed = &mut self.intake => return Err(intake_failure(failed)),
                 failed = self.timekeeping.failed() => return Err(failed),
                 failed = self.forwarding.failed() => return Err(failed),
             }
         }
         self.stop(true).await
+    }
+
+    /// Changes who wears what, and answers.
+    async fn carry_out(&mut self, order: Order) {
+        let answer = self.timekeeping.assign(&self.config, &self.store, &self.board, &order.change).await;
+        self.send_parked(Some(order.change.device.clone()));
+        let _asker_is_gone = order.answer.send(answer);
     }
 
     /// Profiles and device entries anew. What cannot change while running is said and left.
@@ -213,17 +258,38 @@ impl Gateway {
         };
         match reloaded.await {
             Ok(()) => {
-                if config.destinations != self.config.destinations || config.clock != self.config.clock {
-                    warn!("changes of destinations, store and clock take effect at the next start");
+                if config.destinations != self.config.destinations
+                    || config.clock != self.config.clock
+                    || config.local != self.config.local
+                    || config.gateway.offline != self.config.gateway.offline
+                {
+                    warn!(
+                        "changes of destinations, store, clock, local and gateway.offline take effect at the next start"
+                    );
                 }
+                self.expect_devices(&config);
                 if let Some(reporter) = &self.reporter {
                     reporter.follow(&config, &profiles);
                 }
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
+                self.send_parked(None);
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
+    }
+
+    /// What was parked of a device, or of any, and has a person now is sent, beside everything else.
+    fn send_parked(&self, device: Option<Arc<str>>) {
+        let quarantine = self.board.quarantine.clone();
+        tokio::spawn(async move {
+            match quarantine.parked_of(device.as_deref()).await {
+                Ok(outcome) if outcome.replayed == 0 => {}
+                Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
+                Err(store::Error::Closed) => {}
+                Err(why) => warn!("what is parked was not looked through: {why}"),
+            }
+        });
     }
 
     /// Sources stop, the intake drains, the store commits, the ranges in hand finish or stay stored: within ten seconds.
@@ -245,8 +311,9 @@ impl Gateway {
             reporter.stop().await;
         }
         self.forwarding.stop(STEP_DEADLINE).await;
-        if let Some(control) = self.control.take() {
-            control.abort();
+        self.answering.iter().for_each(JoinHandle::abort);
+        if let Some(covering) = self.covering.take() {
+            covering.stop(STEP_DEADLINE / 2).await;
         }
         let ledger = self.store.ledger();
         drop(self.timekeeping);
@@ -263,6 +330,28 @@ impl Gateway {
             wall: self.timekeeping.wall_clock(boot),
             stop: Stop::new(self.drain_intake.subscribe()),
         })
+    }
+
+    /// The seconds of a device count from its entry on, and no longer than that is there.
+    fn expect_devices(&self, config: &Config) {
+        let now_ms = system::uptime_ms();
+        let expected: Vec<Arc<str>> = covering::expected(config).collect();
+        covering::expected(&self.config)
+            .filter(|name| !expected.contains(name))
+            .for_each(|gone| self.watches.forget(&gone));
+        expected.iter().for_each(|name| self.watches.expect(name, now_ms));
+    }
+
+    /// What the account of each device's seconds is made of.
+    fn account(&self) -> covering::Parts {
+        covering::Parts {
+            boot: self.board.boot,
+            store: self.store.clone(),
+            watches: self.watches.clone(),
+            sources: self.board.sources.clone(),
+            timeline: self.timekeeping.timeline(),
+            gate: self.timekeeping.gate(),
+        }
     }
 
     async fn follow_sources(&mut self) -> anyhow::Result<()> {
@@ -288,6 +377,13 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
+pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
+    let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
+    let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
+    Ok(Quarantine::new(store.clone(), catalog, timeline))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

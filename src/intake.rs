@@ -17,7 +17,7 @@ use tracing::warn;
 
 use crate::interpret::{Catalog, DeviceMemory, Fault, FaultKind, Interpretation};
 use crate::observation::{Observation, Value};
-use crate::reading::{Reading, RunId};
+use crate::reading::{Heard, Reading, RunId};
 use crate::source::delivery::{Delivery, Receipt};
 use crate::store::{self, AsideEntry, AsideKind, Commit, StateChange, Store};
 
@@ -33,11 +33,11 @@ use repeats::Repeats;
 use seen::Seen;
 
 /// A commit of so many observations ends at once.
-const MAX_OBSERVATIONS: usize = 4_096;
+pub(crate) const MAX_OBSERVATIONS: usize = 4_096;
 
 /// A commit whose observations take so many bytes before compression ends at once. With one more reading it stays below
 /// the 96 KiB of one chunk whatever the values are made of, so a commit is one record: a crash never leaves half of it.
-const MAX_COLLECTED_BYTES: usize = 64 << 10;
+pub(crate) const MAX_COLLECTED_BYTES: usize = 64 << 10;
 
 /// A commit whose set-aside readings take so many bytes ends at once.
 const MAX_ASIDE_BYTES: usize = 384 << 10;
@@ -49,7 +49,7 @@ const OBSERVATION_BYTES: usize = 32;
 const MAX_READING_BYTES: usize = 24 << 10;
 
 /// State keys of device memories begin so; the rest is the `device_id`.
-const DEVICE_STATE: &str = "device/";
+pub(crate) const DEVICE_STATE: &str = "device/";
 
 /// Most deliveries that are taken between two looks at everything else the task waits for.
 const MAX_AT_ONCE: usize = 64;
@@ -177,7 +177,9 @@ impl Intake {
                 done = async { match &mut self.committing { Some((future, _)) => future.await, None => std::future::pending().await } } => {
                     done?;
                     if let Some((_, receipts)) = self.committing.take() {
+                        crash_point!("intake.receipt.before");
                         receipts.into_iter().for_each(Receipt::give);
+                        crash_point!("intake.receipt.after");
                     }
                 }
                 count = deliveries.recv_many(&mut received, MAX_AT_ONCE), if open && !full => {
@@ -251,35 +253,47 @@ impl Intake {
             None => self.memories.entry(reading.device.clone()).or_default(),
         };
         let newly_checked = memory.set_clock_checked(clock_checked);
+        let before = (memory.counters(), memory.resets());
         let interpretation = catalog.interpret(reading, number, memory);
         if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
-        let refused = refusal(&interpretation);
+        let refused = refused_for(&interpretation, 0);
         self.parts.watches.heard(&reading.device, reading.heard, refused.is_some(), &interpretation);
-        self.parts.taps.seen.heard(reading, refused, &interpretation);
+        self.parts.taps.seen.heard(reading, refused.as_deref(), &interpretation);
         self.report(reading, &interpretation.faults);
-        self.collect(reading, number, catalog, interpretation);
+        self.collect(reading, number, catalog, interpretation, before);
     }
 
     /// Puts what came of a reading into the commit and counts it: each reading in exactly one of four ways.
-    fn collect(&mut self, reading: &Reading, number: u64, catalog: &Catalog, interpretation: Interpretation) {
+    /// `before`: the device's totals and resets from before it.
+    fn collect(
+        &mut self,
+        reading: &Reading,
+        number: u64,
+        catalog: &Catalog,
+        interpretation: Interpretation,
+        before: (Vec<(Arc<str>, f64, Heard)>, u64),
+    ) {
         let carried: usize = interpretation.observations.iter().map(carried_bytes).sum();
         let aside_before = self.collecting.commit.aside.len();
         let profile = || catalog.profile_of(&reading.entry).unwrap_or_default();
-        let aside = |kind, reason: String| aside(kind, reason, reading, number, profile(), self.parts.run);
+        let aside = |kind, reason: String, which| AsideEntry {
+            which,
+            counters: before.0.clone(),
+            resets: before.1,
+            ..aside(kind, reason, reading, number, profile(), self.parts.run)
+        };
         let Commit { observations, aside: set_aside, intake, .. } = &mut self.collecting.commit;
         if interpretation.duplicate {
             intake.duplicate += 1;
-        } else if carried > MAX_READING_BYTES {
+        } else if let Some(reason) = refused_for(&interpretation, carried) {
             intake.refused += 1;
-            intake.oversized += 1;
-            let reason = format!("its observations carry {carried} bytes of metadata, more than {MAX_READING_BYTES}");
-            warn!(device = &*reading.device, "refused a reading: {reason}");
-            set_aside.push(aside(AsideKind::Refused, reason));
-        } else if let Some(refusal) = refusal(&interpretation) {
-            intake.refused += 1;
-            set_aside.push(aside(AsideKind::Refused, format!("{}: {}", refusal.field, refusal.message)));
+            if carried > MAX_READING_BYTES {
+                intake.oversized += 1;
+                warn!(device = &*reading.device, "refused a reading: {reason}");
+            }
+            set_aside.push(aside(AsideKind::Refused, reason, None));
         } else if interpretation.observations.is_empty() && interpretation.implausible.is_empty() {
             intake.without_event += 1;
         } else {
@@ -287,9 +301,9 @@ impl Intake {
             intake.made += (interpretation.observations.len() + interpretation.implausible.len()) as u64;
             intake.implausible += interpretation.implausible.len() as u64;
             intake.stored += interpretation.observations.len() as u64;
-            set_aside.extend(
-                interpretation.implausible.into_iter().map(|(_, reason)| aside(AsideKind::Implausible, reason)),
-            );
+            set_aside.extend(interpretation.implausible.into_iter().map(|(observation, reason)| {
+                aside(AsideKind::Implausible, reason, Some((observation.index, observation.event_type)))
+            }));
             if self.parts.taps.observations.receiver_count() > 0 {
                 for observation in &interpretation.observations {
                     let _nobody_listens = self.parts.taps.observations.send(observation.clone());
@@ -313,9 +327,14 @@ impl Intake {
     }
 }
 
-/// The fault that refuses a reading as a whole. A stop half-way keeps what came before it.
-fn refusal(interpretation: &Interpretation) -> Option<&Fault> {
-    interpretation.faults.iter().find(|fault| matches!(fault.kind, FaultKind::Refused | FaultKind::NoKey))
+/// Why a reading is refused as a whole. A stop half-way keeps what came before it. `carried`: what its observations take.
+pub(crate) fn refused_for(interpretation: &Interpretation, carried: usize) -> Option<String> {
+    if carried > MAX_READING_BYTES {
+        return Some(format!("its observations carry {carried} bytes of metadata, more than {MAX_READING_BYTES}"));
+    }
+    let refuses = |fault: &&Fault| matches!(fault.kind, FaultKind::Refused | FaultKind::NoKey);
+    let fault = interpretation.faults.iter().find(refuses)?;
+    Some(format!("{}: {}", fault.field, fault.message))
 }
 
 fn aside(kind: AsideKind, reason: String, reading: &Reading, number: u64, profile: Arc<str>, run: RunId) -> AsideEntry {
@@ -331,11 +350,14 @@ fn aside(kind: AsideKind, reason: String, reading: &Reading, number: u64, profil
         heard: reading.heard,
         bytes: reading.bytes.to_vec(),
         destination: None,
+        which: None,
+        counters: Vec::new(),
+        resets: 0,
     }
 }
 
 /// How many bytes an observation takes before compression, at most. Names are in the chunk's table, once each.
-fn carried_bytes(observation: &Observation) -> usize {
+pub(crate) fn carried_bytes(observation: &Observation) -> usize {
     fn of(value: &Value) -> usize {
         match value {
             Value::Null | Value::Bool(_) => 1,

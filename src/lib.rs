@@ -4,6 +4,9 @@
 //! With no Cargo features only the values and the pure rooms exist; that is what the Query API builds on.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[macro_use]
+pub mod crash;
+
 pub mod reading;
 
 pub mod observation;
@@ -33,6 +36,9 @@ pub mod config;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod intake;
+
+#[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
+pub mod quarantine;
 
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod local;

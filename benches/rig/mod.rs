@@ -11,7 +11,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) mod arguments;
+pub(crate) mod backlog;
 pub(crate) mod line;
+pub(crate) mod servers;
 pub(crate) mod ward;
 
 pub(crate) use arguments::Arguments;
@@ -133,6 +135,12 @@ pub(crate) fn number(ledger: &str, name: &str) -> u64 {
 
 /// Sections of a configuration that every bench has: the store in `dir`, and a file destination.
 pub(crate) fn configuration(dir: &Path, archive: &Path, commit_interval: &str) -> String {
+    let archive = format!("[[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = {archive:?}\n");
+    configuration_to(dir, commit_interval, &archive)
+}
+
+/// The same with a destination of its own.
+pub(crate) fn configuration_to(dir: &Path, commit_interval: &str, destination: &str) -> String {
     let data = dir.join("data");
     let mut text = String::new();
     write!(
@@ -140,7 +148,7 @@ pub(crate) fn configuration(dir: &Path, archive: &Path, commit_interval: &str) -
         "[gateway]\nid = \"hub-bench\"\nlocation = \"ward-3\"\ntimezone = \"Europe/Berlin\"\ndata_dir = {data:?}\n\n\
          [clock]\ntrust = \"always\"\n\n\
          [store]\nmax_bytes = \"16 GiB\"\nmin_free = \"16 MiB\"\ncommit_interval = \"{commit_interval}\"\n\n\
-         [[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = {archive:?}\n"
+         {destination}"
     )
     .unwrap();
     text

@@ -78,9 +78,14 @@ pub(crate) fn entries() -> String {
 
 /// Writes a recording of so many frames.
 pub(crate) fn record(file: &Path, frames: u64, speak: Speak) {
+    record_from(file, frames, speak, 1_763_900_000_000);
+}
+
+/// The same, from this Unix time on: a table may drop what is older than a year.
+pub(crate) fn record_from(file: &Path, frames: u64, speak: Speak, start_ms: u64) {
     let mut ward = Ward::new();
     let mut out = create(file);
-    let mut t = 1_763_900_000_000u64;
+    let mut t = start_ms;
     for frame in 0..frames {
         let device = frame as usize % DEVICES;
         let device = if speak == Speak::Straps { device & !1 } else { device };

@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::quarantine::QuarantineArgs;
 use crate::clock::system;
 use crate::config::Config;
 use crate::gateway;
@@ -24,18 +25,8 @@ pub(super) enum BufferCommand {
     Verify(OutputArgs),
     /// Prints the oldest kept events, one JSON line each, as they would be sent now
     Export(ListArgs),
-    /// What was set aside: refused, implausible, rejected, parked
-    #[command(subcommand)]
-    Quarantine(QuarantineCommand),
-}
-
-/// Subcommands of `buffer quarantine`.
-#[derive(Debug, Subcommand)]
-pub(super) enum QuarantineCommand {
-    /// One line each, oldest first
-    List(ListArgs),
-    /// One entry whole, by its number in the list
-    Show(ShowArgs),
+    /// What was set aside (refused, implausible, rejected, parked): lists it, brings it back, removes it
+    Quarantine(Box<QuarantineArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -55,15 +46,6 @@ pub(super) struct ListArgs {
     json: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct ShowArgs {
-    /// The number that `list` shows
-    number: usize,
-    /// Prints JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Runs the subcommand.
 pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::load(file)?;
@@ -71,13 +53,12 @@ pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<E
         BufferCommand::Stat(output) => stat(&config, output.json).await,
         BufferCommand::Verify(output) => verify(&config, output.json).await,
         BufferCommand::Export(list) => export(&config, list.limit).await,
-        BufferCommand::Quarantine(QuarantineCommand::List(list)) => quarantine_list(&config, &list).await,
-        BufferCommand::Quarantine(QuarantineCommand::Show(show)) => quarantine_show(&config, &show).await,
+        BufferCommand::Quarantine(arguments) => super::quarantine::run(*arguments, config).await,
     }
 }
 
 /// Opens the store as a command does while no gateway runs.
-fn open(config: &Config) -> anyhow::Result<Store> {
+pub(super) fn open(config: &Config) -> anyhow::Result<Store> {
     let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
     let boot = system::boot_id().context("reading this boot's id")?;
     let dir = &config.store.dir;
@@ -146,57 +127,12 @@ async fn export(config: &Config, limit: usize) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was set aside, as JSON, raw bytes as hex.
-async fn quarantine(config: &Config, limit: usize) -> anyhow::Result<Vec<Value>> {
-    if let Some(entries) = client::get(&config.control_socket(), &format!("/quarantine?limit={limit}")).await? {
-        return Ok(entries);
-    }
-    let store = open(config)?;
-    let entries = board::quarantine(&store, limit).await?;
-    store.close().await?;
-    Ok(entries)
-}
-
-#[allow(clippy::print_stdout, reason = "this command reports to a person")]
-async fn quarantine_list(config: &Config, list: &ListArgs) -> anyhow::Result<ExitCode> {
-    for (number, entry) in quarantine(config, list.limit).await?.iter().enumerate() {
-        match list.json {
-            true => println!("{entry}"),
-            false => println!(
-                "{number}  {}  {}  {}  {}",
-                text(&entry["kind"]),
-                text(&entry["device"]),
-                text(&entry["profile"]),
-                text(&entry["reason"])
-            ),
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-#[allow(clippy::print_stdout, reason = "this command reports to a person")]
-async fn quarantine_show(config: &Config, show: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let entries = quarantine(config, show.number + 1).await?;
-    let entry = entries.get(show.number).with_context(|| {
-        format!(
-            "number {} is not in the list; it has {} entries (see `biogate buffer quarantine list`)",
-            show.number,
-            entries.len()
-        )
-    })?;
-    match show.json {
-        true => println!("{entry}"),
-        false => flat("", entry).iter().for_each(|line| println!("{line}")),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A JSON document as lines of `path value`, for people and grep.
-fn flat(path: &str, value: &Value) -> Vec<String> {
+pub(super) fn flat(path: &str, value: &Value) -> Vec<String> {
     let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
     match value {
         Value::Object(entries) => entries.iter().flat_map(|(key, value)| flat(&below(key), value)).collect(),

@@ -21,6 +21,9 @@ use crate::source::ble::survey;
 use crate::source::mqtt::options::Address;
 use crate::source::serial::port_name::PortName;
 
+#[cfg(feature = "kafka")]
+mod kafka;
+
 /// How long a peer may take.
 const PEER_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -115,6 +118,8 @@ async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
         findings.extend(match &destination.kind {
             Kind::File(settings) => vec![Finding::from(what, folder_writable(&settings.dir))],
             Kind::ClickHouse(settings) => warehouse(what, settings).await,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => kafka::findings(what, settings).await,
         });
     }
     findings

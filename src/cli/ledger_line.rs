@@ -18,18 +18,22 @@ pub(super) fn of(ledger: &Ledger) -> String {
         intake.implausible,
         intake.stored,
     );
+    if intake.replayed > 0 {
+        let _infallible = write!(line, " replayed={}", intake.replayed);
+    }
     for (name, tally) in &ledger.destinations {
         for (key, count) in [
             ("before", tally.before),
             ("delivered", tally.delivered),
             ("rejected", tally.rejected),
             ("parked", tally.parked),
+            ("passed_over", tally.passed_over),
             ("evicted", tally.evicted),
             ("damaged", tally.damaged),
             ("waiting", tally.waiting),
         ] {
-            // What had gone before a destination was configured is nothing for most, and then not worth a word.
-            if key == "before" && count == 0 {
+            // These are nothing for most, and then not worth a word.
+            if ["before", "passed_over"].contains(&key) && count == 0 {
                 continue;
             }
             // Writing to a String cannot fail.

@@ -13,6 +13,8 @@ use profile_folders::ProfileFolders;
 
 #[cfg(feature = "ble")]
 mod add;
+mod assign;
+mod assignments;
 mod buffer;
 mod capture;
 mod check;
@@ -25,6 +27,7 @@ mod dialogue;
 pub mod explain;
 mod ledger_line;
 pub mod logging;
+mod moment;
 #[cfg(feature = "ble")]
 mod near;
 #[cfg(feature = "ble")]
@@ -32,6 +35,7 @@ mod pair;
 pub mod profile_folders;
 pub mod profiles;
 pub mod profiles_new;
+mod quarantine;
 mod record;
 mod replay;
 mod run;
@@ -42,8 +46,10 @@ mod scan_table;
 pub mod schema;
 mod shipped_channel;
 mod status;
+mod status_table;
 #[cfg(feature = "ble")]
 mod surroundings;
+mod tap;
 
 /// Wrong usage or configuration.
 const WRONG_USAGE: u8 = 2;
@@ -69,6 +75,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Tells how the running gateway is, with each device in words
     Status(status::StatusArgs),
+    /// Shows the running gateway's events as they pass, values and persons masked
+    Tap(tap::TapArgs),
     /// Lists the Bluetooth sensors and serial ports that are near, and what they say
     #[cfg(feature = "ble")]
     Scan(scan::ScanArgs),
@@ -78,6 +86,12 @@ enum Command {
     /// Pairs with a sensor that asks for it
     #[cfg(feature = "ble")]
     Pair(pair::PairArgs),
+    /// Says who wears a sensor, from now on or for a time that is over
+    Assign(assign::AssignArgs),
+    /// Says that nobody wears a sensor any more
+    Unassign(assign::UnassignArgs),
+    /// Shows who wears what, and who wore it before
+    Assignments(assignments::AssignmentsArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -115,12 +129,16 @@ impl Arguments {
             Command::Demo(arguments) => block_on(demo::run(arguments)),
             Command::Check(arguments) => block_on(check::run(arguments, &config)),
             Command::Status(arguments) => block_on(status::run(arguments, &config)),
+            Command::Tap(arguments) => block_on(tap::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Add(arguments) => block_on(add::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Pair(arguments) => block_on(pair::run(arguments, &config)),
+            Command::Assign(arguments) => block_on(assign::assign(arguments, &config)),
+            Command::Unassign(arguments) => block_on(assign::unassign(arguments, &config)),
+            Command::Assignments(arguments) => block_on(assignments::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),
@@ -145,6 +163,7 @@ fn is_wrong_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<config::Error>()
             || cause.is::<ProfileError>()
+            || cause.is::<assign::Refused>()
             || matches!(cause.downcast_ref(), Some(schema::Error::Usage(_)))
     })
 }
@@ -155,6 +174,8 @@ async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<E
         true => Config::load(file)?.destinations.into_iter().find_map(|destination| match destination.kind {
             forward::Kind::ClickHouse(settings) => Some(settings),
             forward::Kind::File(_) => None,
+            #[cfg(feature = "kafka")]
+            forward::Kind::Kafka(_) => None,
         }),
         false => None,
     };

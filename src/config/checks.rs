@@ -27,6 +27,9 @@ const GENERATION_BYTES: u64 = 4 * MIB;
 /// A smaller limit would close a file after almost every batch.
 const MIN_ROTATE_BYTES: u64 = 64 << 10;
 
+/// What a destination may be.
+const KINDS: &str = "\"clickhouse\", \"kafka\" or \"file\"";
+
 const MIB: u64 = 1 << 20;
 
 pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
@@ -43,6 +46,7 @@ pub(super) fn gateway(raw: raw::Gateway) -> Result<Gateway, String> {
         timezone,
         data_dir: raw.data_dir.unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR)),
         unassigned: raw.unassigned.unwrap_or_default(),
+        offline: raw.offline.unwrap_or(false),
     })
 }
 
@@ -232,9 +236,16 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
                 ..usual
             })
         }
-        Some("kafka") => return Err(error("found kind = \"kafka\"; this version has clickhouse and file".into())),
-        Some(other) => return Err(error(format!("found kind = \"{other}\"; write \"clickhouse\" or \"file\""))),
-        None => return Err(error("no kind; write kind = \"clickhouse\" or \"file\"".into())),
+        #[cfg(feature = "kafka")]
+        Some("kafka") => {
+            let files = [&raw.password_file, &raw.ca_file, &raw.cert_file, &raw.key_file];
+            peer_files_readable(files).map_err(error)?;
+            forward::Kind::Kafka(super::kafka::settings(&raw).map_err(error)?)
+        }
+        #[cfg(not(feature = "kafka"))]
+        Some("kafka") => return Err(error("found kind = \"kafka\"; this program was built without it".into())),
+        Some(other) => return Err(error(format!("found kind = \"{other}\"; write {KINDS}"))),
+        None => return Err(error(format!("no kind; write kind = {KINDS}"))),
     };
     Ok(forward::Settings { name: raw.name, kind })
 }
@@ -266,7 +277,7 @@ fn device_key(file: &Path) -> Result<Key, String> {
 }
 
 /// Secrets are files: an unreadable one is found now and not at three in the morning.
-fn readable(key: &str, file: &Path) -> Result<(), String> {
+pub(super) fn readable(key: &str, file: &Path) -> Result<(), String> {
     std::fs::File::open(file).map(drop).map_err(|why| {
         format!(
             "{key}: found \"{}\", which cannot be read ({why}); write a file that this user may read",

@@ -40,6 +40,21 @@ pub struct File {
     /// `[[destination]]`
     #[serde(default)]
     pub destination: Vec<Destination>,
+    /// `[local]`
+    #[serde(default)]
+    pub local: Local,
+}
+
+/// `[local]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Local {
+    /// `ADDRESS:PORT`.
+    pub listen: Option<String>,
+    /// Further names that clients may call this hub by.
+    pub hosts: Option<Vec<String>>,
+    /// File that holds what a client has to show.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[gateway]`
@@ -56,6 +71,8 @@ pub struct Gateway {
     pub data_dir: Option<PathBuf>,
     /// What becomes of observations of nobody.
     pub unassigned: Option<Unassigned>,
+    /// Whether nothing is sent for now.
+    pub offline: Option<bool>,
 }
 
 /// `[[device]]`
@@ -178,21 +195,38 @@ pub struct Store {
 pub struct Destination {
     /// Its name in status, ledger and logs.
     pub name: String,
-    /// clickhouse or file.
+    /// clickhouse, kafka or file.
     pub kind: Option<String>,
     /// ClickHouse: `http://HOST:8123` or `https://HOST:8443`.
     pub url: Option<String>,
     /// ClickHouse: database.
     pub database: Option<String>,
-    /// ClickHouse: user.
+    /// Kafka: `host:port` of some brokers.
+    pub brokers: Option<Vec<String>>,
+    /// Kafka: where events go.
+    pub topic: Option<String>,
+    /// Kafka: zstd, lz4, gzip or none.
+    pub compression: Option<String>,
+    /// Kafka: each batch in a transaction with the cursor.
+    pub exactly_once: Option<bool>,
+    /// Kafka: the topic whose offsets are the cursors of `exactly_once`.
+    pub cursor_topic: Option<String>,
+    /// Kafka: the largest record, where the topic's limit may not be read.
+    #[serde(default, deserialize_with = "bytes")]
+    pub max_message_bytes: Option<u64>,
+    /// Kafka: encrypted; also without `ca_file`, by the system's certificates.
+    pub tls: Option<bool>,
+    /// Kafka: plain, scram-sha-256 or scram-sha-512.
+    pub sasl: Option<String>,
+    /// ClickHouse, Kafka: user.
     pub user: Option<String>,
-    /// ClickHouse: file that holds the password.
+    /// ClickHouse, Kafka: file that holds the password.
     pub password_file: Option<PathBuf>,
-    /// ClickHouse: certificate authority.
+    /// ClickHouse, Kafka: certificate authority.
     pub ca_file: Option<PathBuf>,
-    /// ClickHouse: the hub's own certificate, with `key_file`, where the server asks for one.
+    /// ClickHouse, Kafka: the hub's own certificate, with `key_file`, where the server asks for one.
     pub cert_file: Option<PathBuf>,
-    /// ClickHouse: the key of `cert_file`, PKCS #8 in PEM form.
+    /// ClickHouse, Kafka: the key of `cert_file`, PKCS #8 in PEM form.
     pub key_file: Option<PathBuf>,
     /// File: folder.
     pub dir: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! A device's hours in wall time, as they go into the table `coverage`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +16,23 @@ const LONGEST_OFF_MS: i64 = 90 * 24 * HOUR_MS;
 const MAX_HOURS: usize = 90 * 24;
 
 /// The hours of one device that may still change, and up to when all is said.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub struct Hours {
     /// Unix milliseconds before which every one is attributed; 0 at first.
     upto_ms: i64,
     /// Whether `upto_ms` was only an estimate.
     estimated: bool,
     /// By the hour's beginning, in hours since the epoch.
+    hours: BTreeMap<i64, Hour>,
+    /// Days since the epoch whose hours changed since they were last kept.
+    changed: BTreeSet<i64>,
+}
+
+/// What is kept of one day, so that a change of today writes nothing of the weeks before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Day {
+    upto_ms: i64,
+    estimated: bool,
     hours: BTreeMap<i64, Hour>,
 }
 
@@ -49,6 +59,28 @@ pub struct Row {
 }
 
 impl Hours {
+    /// Takes up what was kept.
+    pub fn restore(&mut self, day: Day) {
+        if day.upto_ms > self.upto_ms {
+            (self.upto_ms, self.estimated) = (day.upto_ms, day.estimated);
+        }
+        self.hours.extend(day.hours);
+    }
+
+    /// The days, since the epoch, that have to be kept anew; `None`: nothing is left of it.
+    pub fn take_changed(&mut self) -> Vec<(i64, Option<Day>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let day = |day: i64| {
+            let hours = self.hours.range(day * 24..(day + 1) * 24).map(|(hour, of)| (*hour, of.clone())).collect();
+            Day { upto_ms: self.upto_ms, estimated: self.estimated, hours }
+        };
+        let newest = self.upto_ms.div_euclid(24 * HOUR_MS);
+        changed
+            .into_iter()
+            .map(|of| (of, Some(day(of)).filter(|kept| !kept.hours.is_empty() || of == newest)))
+            .collect()
+    }
+
     /// Up to when all is attributed, Unix milliseconds; `None` at first.
     pub fn upto_ms(&self) -> Option<i64> {
         (self.upto_ms > 0).then_some(self.upto_ms)
@@ -58,7 +90,7 @@ impl Hours {
     /// clock that is known corrects one that was guessed.
     pub fn add(&mut self, from_ms: i64, to_ms: i64, what: Second, synced: bool) {
         if synced && self.estimated && self.upto_ms > to_ms {
-            self.hours.retain(|hour, of| *hour <= from_ms.div_euclid(HOUR_MS) || of.said > 0);
+            self.retain(|hour, of| hour <= from_ms.div_euclid(HOUR_MS) || of.said > 0);
             self.upto_ms = from_ms;
         }
         let what = match (what, synced) {
@@ -72,13 +104,16 @@ impl Hours {
             let of = self.hours.entry(hour).or_default();
             of.ms[what as usize] += (end - at) as u64;
             of.version += u64::from(of.said > 0);
+            self.changed.insert(hour.div_euclid(24));
             at = end;
         }
         if to_ms > self.upto_ms {
             (self.upto_ms, self.estimated) = (to_ms, !synced);
         }
-        while self.hours.len() > MAX_HOURS {
-            self.hours.pop_first();
+        while self.hours.len() > MAX_HOURS
+            && let Some((hour, _)) = self.hours.pop_first()
+        {
+            self.changed.insert(hour.div_euclid(24));
         }
     }
 
@@ -102,6 +137,7 @@ impl Hours {
             of.ms[Second::Measured as usize] -= moved;
             of.ms[Second::Evicted as usize] += moved;
             of.version += u64::from(of.said > 0 && moved > 0);
+            self.changed.insert(hour.div_euclid(24));
         }
     }
 
@@ -112,15 +148,38 @@ impl Hours {
         for (hour, of) in self.hours.range_mut(..complete) {
             if of.said <= of.version {
                 of.said = of.version + 1;
+                self.changed.insert(hour.div_euclid(24));
                 rows.push(Row { hour_ms: hour * HOUR_MS, seconds: of.seconds(), version: of.version + 1 });
             }
         }
         rows
     }
 
+    /// Seconds of each [`Second`] in the 24 hours before all that is attributed, the hour that runs included.
+    pub fn last_day(&self) -> [u64; 8] {
+        let newest = self.upto_ms.div_euclid(HOUR_MS);
+        let mut ms = [0; 8];
+        for (_, of) in self.hours.range(newest - 23..=newest) {
+            ms.iter_mut().zip(of.ms).for_each(|(sum, ms)| *sum += ms);
+        }
+        ms.map(|ms| ms / 1_000)
+    }
+
     /// Drops the hours that were said and end before this: nothing of theirs can still be evicted.
     pub fn forget_before(&mut self, unix_ms: i64) {
-        self.hours.retain(|hour, of| of.said <= of.version || (hour + 1) * HOUR_MS > unix_ms);
+        let shown = self.upto_ms.div_euclid(HOUR_MS) - 23;
+        self.retain(|hour, of| of.said <= of.version || hour >= shown || (hour + 1) * HOUR_MS > unix_ms);
+    }
+
+    fn retain(&mut self, keep: impl Fn(i64, &Hour) -> bool) {
+        let changed = &mut self.changed;
+        self.hours.retain(|hour, of| {
+            let kept = keep(*hour, of);
+            if !kept {
+                changed.insert(hour.div_euclid(24));
+            }
+            kept
+        });
     }
 }
 
@@ -164,8 +223,11 @@ mod tests {
         let again = hours.due();
         assert_eq!((of(&again[0], Second::Measured), of(&again[0], Second::Evicted)), (2_940, 60));
         assert!(again[0].version > said[0].version);
-        hours.forget_before(START + HOUR_MS);
-        assert_eq!(hours.hours.len(), 0);
+        assert_eq!(hours.last_day()[Second::Measured as usize], 2_940);
+        hours.add(START + HOUR_MS, START + 30 * HOUR_MS, Second::Silent, true);
+        hours.due();
+        hours.forget_before(START + 40 * HOUR_MS);
+        assert_eq!(hours.hours.first_key_value().map(|(hour, _)| hour * HOUR_MS), Some(START + 7 * HOUR_MS));
     }
 
     #[test]
@@ -198,6 +260,22 @@ mod tests {
         hours.add(START, START + 1_800_000, Second::Measured, true);
         hours.add(START + 900_000, START + HOUR_MS, Second::Measured, true);
         assert_eq!(of(&hours.due()[0], Second::Measured), 3_600);
+    }
+
+    #[test]
+    fn what_is_kept_day_by_day_comes_back() {
+        let mut hours = Hours::default();
+        hours.add(START, START + 100 * HOUR_MS, Second::Measured, true);
+        let kept: BTreeMap<i64, Option<Day>> = hours.take_changed().into_iter().collect();
+        hours.add(START + 100 * HOUR_MS, START + 100 * HOUR_MS + 5, Second::Measured, true);
+        assert_eq!(hours.take_changed().len(), 1, "of five days only the newest changed");
+        let mut back = Hours::default();
+        kept.into_values().flatten().for_each(|day| back.restore(day));
+        assert_eq!((back.upto_ms(), back.hours.len()), (Some(START + 100 * HOUR_MS), 100));
+        back.due();
+        back.forget_before(START + 200 * HOUR_MS);
+        let gone = back.take_changed().into_iter().filter(|(_, day)| day.is_none()).count();
+        assert_eq!((back.hours.len(), gone), (23, 3), "what is shown stays");
     }
 
     proptest! {

@@ -14,6 +14,12 @@ use crate::report::{self, Report};
 
 #[cfg(feature = "clickhouse")]
 use crate::forward::clickhouse::{self, ClickHouse};
+#[cfg(feature = "kafka")]
+use crate::forward::kafka::{self, Kafka};
+
+/// Records that are in a producer's queue are tried by it; this is only how often they are looked after.
+#[cfg(feature = "kafka")]
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 /// One `[[destination]]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,9 @@ pub enum Kind {
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(clickhouse::Settings),
+    /// A topic of a Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(kafka::Settings),
 }
 
 impl Kind {
@@ -41,6 +50,8 @@ impl Kind {
             Kind::File(_) => "file",
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => "clickhouse",
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => "kafka",
         }
     }
 
@@ -50,6 +61,8 @@ impl Kind {
             Kind::File(_) => Duration::from_secs(2),
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => LONGEST_WAIT,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => LOOK_AFTER,
         }
     }
 
@@ -61,6 +74,10 @@ impl Kind {
             Kind::ClickHouse(settings) => {
                 [&settings.cert_file, &settings.ca_file].into_iter().flatten().map(PathBuf::as_path).collect()
             }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => {
+                [&settings.cert_file, &settings.ca_file].into_iter().flatten().map(PathBuf::as_path).collect()
+            }
         }
     }
 
@@ -69,6 +86,8 @@ impl Kind {
             Kind::File(settings) => settings.batch,
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(settings) => settings.batch,
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => settings.batch,
         }
     }
 }
@@ -81,6 +100,9 @@ pub enum Destination {
     /// A table of a ClickHouse server.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Box<ClickHouse>),
+    /// A topic of a Kafka cluster.
+    #[cfg(feature = "kafka")]
+    Kafka(Box<Kafka>),
 }
 
 impl Destination {
@@ -93,6 +115,10 @@ impl Destination {
                 Ok(made) => Ok(Destination::ClickHouse(Box::new(made))),
                 Err(wrong) => Err(format!("destination {}: {wrong}", settings.name)),
             },
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(kafka) => {
+                Ok(Destination::Kafka(Box::new(Kafka::new(&settings.name, kafka.clone(), health.clone()))))
+            }
         }
     }
 
@@ -102,6 +128,8 @@ impl Destination {
             Destination::File(file) => file.deliver(batch).await,
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(clickhouse) => clickhouse.deliver(batch).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.deliver(batch).await,
         }
     }
 
@@ -111,6 +139,8 @@ impl Destination {
             Destination::File(file) => file.report(kind, reports).await.map(|()| 0),
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.report(kind, reports).await.map(|()| 0),
         }
     }
 
@@ -120,6 +150,8 @@ impl Destination {
             Destination::File(file) => file.due(),
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(_) => None,
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(_) => None,
         }
     }
 
@@ -129,6 +161,8 @@ impl Destination {
             Destination::File(file) => file.rotate().await,
             #[cfg(feature = "clickhouse")]
             Destination::ClickHouse(_) => Ok(()),
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(_) => Ok(()),
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum State {
 pub struct Snapshot {
     /// The destination's name.
     pub name: String,
-    /// `file` or `clickhouse`.
+    /// `file`, `clickhouse` or `kafka`.
     pub kind: &'static str,
     /// What its loop is doing.
     pub state: State,
@@ -51,6 +51,22 @@ pub struct Snapshot {
     pub reports_dropped: u64,
     /// In plain words, why such rows wait; `None` while all is well.
     pub reports_reason: Option<String>,
+    /// How the connections are, of a destination that keeps such figures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
+}
+
+/// A destination's connections at one moment, some seconds old.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Peer {
+    /// Brokers that are connected.
+    pub connected: u32,
+    /// Records that wait to be sent or acknowledged.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Of the slowest broker, in microseconds, while anything was asked of it.
+    pub round_trip_us: Option<u64>,
 }
 
 impl Snapshot {
@@ -89,6 +105,7 @@ impl Health {
             reports: 0,
             reports_dropped: 0,
             reports_reason: None,
+            peer: None,
         };
         Health { inner: Arc::new(Mutex::new(Inner { snapshot, logged: None })) }
     }
@@ -126,6 +143,11 @@ impl Health {
             inner.logged = Some(kind);
             warn!(destination = inner.snapshot.name, "cannot deliver, events wait in the store: {reason}");
         }
+    }
+
+    #[cfg(feature = "kafka")]
+    pub(crate) fn peer(&self, peer: Peer) {
+        self.lock().snapshot.peer = Some(peer);
     }
 
     pub(crate) fn delivered(&self, rows: u64, bytes: u64) {

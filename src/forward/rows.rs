@@ -12,7 +12,7 @@ use crate::forward::reconciliation::Sums;
 use crate::observation::Observation;
 use crate::reading::{Channel, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
-use crate::store::{AsideEntry, AsideKind, Chunk, Range, Sequence, Settled};
+use crate::store::{AsideEntry, AsideKind, Chunk, Range, Sequence, Settled, observation_to_cbor};
 
 /// A range in hand and what became of its rows so far.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Batch {
     pub range: Range,
     /// Another process may have sent it already, in part or whole.
     pub resumed: bool,
+    /// Observations that were handed out so far; a batch that was read anew begins at 0 again.
+    pub rendered: u64,
     timeline: Arc<Timeline>,
     pending: Pending,
     /// What became of the rows so far.
@@ -38,6 +40,8 @@ pub struct Tally {
     pub resent: u64,
     /// Observations that the store could not read.
     pub damaged: u64,
+    /// Observations that came back for another destination only.
+    pub passed_over: u64,
     /// Bytes sent or written.
     pub bytes: u64,
     /// Observations of nobody, by setting.
@@ -92,14 +96,18 @@ impl Batch {
         timeline: Arc<Timeline>,
     ) -> Self {
         let read: u64 = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
+        let (ours, others): (Vec<Chunk>, Vec<Chunk>) =
+            chunks.into_iter().partition(|chunk| chunk.only_for.as_ref().is_none_or(|only| *only == destination));
+        let passed_over = others.iter().map(|chunk| chunk.observations.len() as u64).sum();
         let damaged = (range.last + 1).saturating_sub(range.first).saturating_sub(read);
         Batch {
             destination,
             range,
             resumed,
+            rendered: 0,
             timeline,
-            pending: Pending { chunks: chunks.into_iter(), current: None },
-            tally: Tally { damaged, ..Tally::default() },
+            pending: Pending { chunks: ours.into_iter(), current: None },
+            tally: Tally { damaged, passed_over, ..Tally::default() },
         }
     }
 
@@ -108,6 +116,7 @@ impl Batch {
         let Some(basis) = self.timeline.bases.get(&self.range.basis) else { return false };
         let resolver = Resolver::new(&self.timeline.anchors, self.range.anchors, basis);
         for (run, sequence, observation) in self.pending.by_ref() {
+            self.rendered += 1;
             match resolver.resolve(run, observation) {
                 Resolved::Event(event) => {
                     self.tally.sums.add(&event);
@@ -125,16 +134,22 @@ impl Batch {
         true
     }
 
+    /// The hub's name in its rows. `None` when the timeline lacks the range's basis.
+    pub fn gateway(&self) -> Option<Arc<str>> {
+        self.timeline.bases.get(&self.range.basis).map(|basis| basis.gateway_id.clone())
+    }
+
     /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
     pub fn settle(self, chunks: &[Chunk]) -> Settled {
         let Batch { range, timeline, destination, tally, .. } = self;
-        let Tally { delivered, resent, damaged, bytes: _, parked, rejected, mut sums } = tally;
+        let Tally { delivered, resent, damaged, passed_over, bytes: _, parked, rejected, mut sums } = tally;
         let basis = timeline.bases.get(&range.basis);
         let resolver = basis.map(|basis| Resolver::new(&timeline.anchors, range.anchors, basis));
         let mut settled = Settled {
             delivered,
             rejected: rejected.len() as u64,
             parked: parked.len() as u64,
+            passed_over,
             damaged,
             resent,
             aside: parked,
@@ -173,31 +188,10 @@ fn aside(kind: AsideKind, reason: String, run: RunId, observation: &Observation,
         run,
         reading: observation.reading,
         heard: observation.heard,
-        bytes: cbor(observation),
+        bytes: observation_to_cbor(observation),
         destination: Some(destination.to_owned()),
+        which: None,
+        counters: Vec::new(),
+        resets: 0,
     }
-}
-
-/// The observation as a CBOR array, its fields in the order of their declaration, the type by its number.
-fn cbor(observation: &Observation) -> Vec<u8> {
-    let Observation {
-        reading,
-        index,
-        device,
-        profile,
-        event_type,
-        component,
-        value,
-        heard,
-        device_time,
-        since,
-        identity,
-        metadata,
-    } = observation;
-    let fields = (
-        (reading, index, device, profile, *event_type as i8, component),
-        (value, heard, device_time, since, identity.map(|id| *id.as_bytes()), metadata),
-    );
-    // Plain values into a Vec cannot fail.
-    serde_cbor::to_vec(&fields).unwrap_or_default()
 }

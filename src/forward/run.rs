@@ -208,6 +208,7 @@ impl Forwarder {
 
     async fn deliver(&mut self, batch: Batch) -> State {
         self.health.enter(Doing::Delivering);
+        crash_point!("forward.send.before");
         let range = batch.range.clone();
         let mut stop = self.inputs.stop.clone();
         let delivery = tokio::select! {
@@ -241,7 +242,9 @@ impl Forwarder {
         }
         // Only now, and only where rows were rejected, are the observations needed again.
         let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
+        crash_point!("forward.acknowledged.before");
         self.store.settle(&self.name, &range, batch.settle(&chunks)).await?;
+        crash_point!("forward.acknowledged.after");
         self.retry.succeeded(self.started.elapsed());
         self.health.delivered(rows, bytes);
         Ok(State::Gate)

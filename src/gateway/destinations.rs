@@ -25,7 +25,10 @@ impl Forwarding {
     pub(super) fn start(config: &Config, store: &Store, timekeeping: &Timekeeping) -> anyhow::Result<Forwarding> {
         let (stop, stopping) = watch::channel(None);
         let mut forwarding = Forwarding { stop, loops: JoinSet::new(), healths: Vec::new() };
-        for destination in &config.destinations {
+        if config.gateway.offline {
+            info!("gateway.offline is true: nothing is sent, events wait in the store");
+        }
+        for destination in config.destinations.iter().filter(|_| !config.gateway.offline) {
             let inputs = Inputs { gate: timekeeping.gate(), timeline: timekeeping.timeline(), stop: stopping.clone() };
             let forwarder =
                 Forwarder::new(destination, store.clone(), inputs, fastrand::u64(..)).map_err(anyhow::Error::msg)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::interpret::{Fault, Interpretation};
+use crate::interpret::Interpretation;
 use crate::observation::{Observation, Value};
 use crate::reading::{Heard, Reading};
 
@@ -71,7 +71,7 @@ impl Seen {
     }
 
     /// A reading was interpreted.
-    pub(super) fn heard(&self, reading: &Reading, refused: Option<&Fault>, meant: &Interpretation) {
+    pub(super) fn heard(&self, reading: &Reading, refused: Option<&str>, meant: &Interpretation) {
         let mut devices = self.lock();
         if !devices.contains_key(&reading.device) {
             if devices.len() >= MAX_DEVICES {
@@ -82,8 +82,8 @@ impl Seen {
         let Some(device) = devices.get_mut(&reading.device) else { return };
         device.last = reading.heard;
         device.accepted += 1;
-        if let Some(fault) = refused {
-            device.refuse(reading.heard, fault);
+        if let Some(why) = refused {
+            device.refuse(reading.heard, why);
         }
         if meant.observations.is_empty() && meant.withholds {
             device.worn = Some(false);
@@ -102,14 +102,10 @@ impl Device {
         Device { last: heard, accepted: 0, refused: 0, battery: None, worn: None, unreported: None }
     }
 
-    fn refuse(&mut self, heard: Heard, fault: &Fault) {
+    fn refuse(&mut self, heard: Heard, why: &str) {
         self.refused += 1;
-        let refusals = self.unreported.get_or_insert_with(|| Refusals {
-            from: heard,
-            to: heard,
-            count: 0,
-            why: format!("{}: {}", fault.field, fault.message),
-        });
+        let refusals =
+            self.unreported.get_or_insert_with(|| Refusals { from: heard, to: heard, count: 0, why: why.to_owned() });
         refusals.to = heard;
         refusals.count += 1;
     }
@@ -137,7 +133,6 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::interpret::FaultKind;
     use crate::observation::EventType;
     use crate::reading::{BootId, Channel};
 
@@ -173,15 +168,15 @@ mod tests {
         assert_eq!((device.battery, device.worn, device.accepted, device.refused), (Some(80), Some(true), 1, 0));
         seen.heard(&reading(2), None, &Interpretation { withholds: true, ..Interpretation::default() });
         assert_eq!(seen.snapshot()[0].1.worn, Some(false));
-        let fault = Fault { kind: FaultKind::Refused, field: "flags".to_owned(), message: "too short".to_owned() };
+        let why = Some("flags: too short");
         for ms in [3, 4] {
-            seen.heard(&reading(ms), Some(&fault), &Interpretation::default());
+            seen.heard(&reading(ms), why, &Interpretation::default());
         }
         let told = seen.take_refusals();
         assert_eq!((told[0].1.count, told[0].1.from.ms, told[0].1.to.ms), (2, 3, 4));
         assert_eq!(told[0].1.why, "flags: too short");
         assert!(seen.take_refusals().is_empty());
-        seen.heard(&reading(5), Some(&fault), &Interpretation::default());
+        seen.heard(&reading(5), why, &Interpretation::default());
         seen.put_back(told);
         let again = &seen.take_refusals()[0].1;
         assert_eq!((again.count, again.from.ms, again.to.ms), (3, 3, 5));

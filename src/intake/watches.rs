@@ -31,6 +31,11 @@ impl Watches {
         }
     }
 
+    /// A device that is no longer to be heard.
+    pub fn forget(&self, device: &str) {
+        self.lock().remove(device);
+    }
+
     /// Notes whether a device can be heard, and takes what its time was until now. `None`: it is not watched.
     pub fn take(&self, device: &str, in_reach: bool, now_ms: u64) -> Option<Vec<Span>> {
         let mut devices = self.lock();

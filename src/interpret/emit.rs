@@ -100,6 +100,9 @@ impl Context<'_> {
                 metadata: metadata(emit, decoded, memory, raw_unit),
             };
             *index = index.saturating_add(1);
+            if emit.counter.is_some() && memory.is_covered(&emit.key) {
+                continue;
+            }
             match self.limits.objection(emit.event, component, value) {
                 Some(why) => out.implausible.push((observation, why)),
                 None => {

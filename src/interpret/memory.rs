@@ -43,6 +43,8 @@ pub struct DeviceMemory {
     sealed: Option<u32>,
     /// Stored records that came before.
     records: Records,
+    /// Counters whose increments are counted elsewhere: they give no event and stay as they are.
+    covered: Vec<Arc<str>>,
 }
 
 /// How the counter of an encrypted frame follows the one before.
@@ -118,6 +120,58 @@ impl DeviceMemory {
             records: Records::of(records),
             ..DeviceMemory::default()
         }
+    }
+
+    /// What reading old frames of a device again begins with: what an earlier such reading left, and of the live memory
+    /// what is known of its clock and its stored records. The live memory is never touched by it: an old frame must not
+    /// wind back a counter or a clock.
+    pub fn of_the_past(live: Option<&[u8]>, earlier: Option<&[u8]>) -> DeviceMemory {
+        let live = live.map(DeviceMemory::from_state).unwrap_or_default();
+        let mut past = earlier.map(DeviceMemory::from_state).unwrap_or_default();
+        past.clock_checked |= live.clock_checked;
+        live.records.hashes().into_iter().for_each(|hash| past.records.know(hash));
+        past
+    }
+
+    /// The same for a reading that was understood: nothing of it is known already but the state of the device's clock.
+    pub fn of_the_moment(live: Option<&[u8]>) -> DeviceMemory {
+        let clock_checked = live.is_some_and(|live| DeviceMemory::from_state(live).clock_checked);
+        DeviceMemory { clock_checked, ..DeviceMemory::default() }
+    }
+
+    /// Before one old reading is read again: the device's sequence or clock had fallen back at least so often.
+    pub fn raise_resets(&mut self, resets: u64) {
+        self.resets = self.resets.max(resets);
+    }
+
+    /// The running totals: key, total, when it was heard.
+    pub fn counters(&self) -> Vec<(Arc<str>, f64, Heard)> {
+        self.counters.iter().map(|counter| (counter.key.clone(), counter.total, counter.heard)).collect()
+    }
+
+    /// Before one old reading is read again: these totals are as they were then.
+    pub fn set_counters(&mut self, totals: &[(Arc<str>, f64, Heard)]) {
+        self.covered.clear();
+        self.counters = totals
+            .iter()
+            .map(|(key, total, heard)| Counter { key: key.clone(), total: *total, heard: *heard })
+            .collect();
+    }
+
+    /// Before one old reading is read again: what it adds to these counters is counted by another reading already.
+    pub fn cover_counters(&mut self, covered: Vec<Arc<str>>, heard: Heard) {
+        for key in &covered {
+            if !self.counters.iter().any(|counter| counter.key == *key) {
+                // The total is never read; that there is one keeps the numbers of the reading's other events.
+                self.counters.push(Counter { key: key.clone(), total: 0.0, heard });
+            }
+        }
+        self.covered = covered;
+    }
+
+    /// Whether a counter's increment is counted elsewhere.
+    pub(super) fn is_covered(&self, key: &str) -> bool {
+        self.covered.iter().any(|covered| **covered == *key)
     }
 
     /// Says that the hub has set or checked the device's clock: from then on an identity by the device's time counts.
@@ -199,6 +253,9 @@ impl DeviceMemory {
             return None;
         };
         let before = (counter.total, counter.heard);
+        if self.covered.contains(key) {
+            return Some(before);
+        }
         (counter.total, counter.heard) = (total, heard);
         Some(before)
     }
@@ -209,7 +266,7 @@ impl DeviceMemory {
     }
 
     /// How often the device's sequence or clock was seen to fall back.
-    pub(super) fn resets(&self) -> u64 {
+    pub fn resets(&self) -> u64 {
         self.resets
     }
 

@@ -25,6 +25,13 @@ impl Records {
         false
     }
 
+    /// Takes note of a reading that is known from elsewhere.
+    pub(super) fn know(&mut self, hash: u64) {
+        if !self.0.contains(&hash) {
+            self.push(hash);
+        }
+    }
+
     fn push(&mut self, hash: u64) {
         if self.0.len() >= RECORDS {
             self.0.pop_front();

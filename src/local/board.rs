@@ -4,13 +4,19 @@ use std::sync::Arc;
 #[cfg(feature = "ble")]
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use serde_json::Value;
+use tokio::sync::{mpsc, watch};
 
+use super::persons::Order;
 use crate::clock::system;
+use crate::coverage::LastDay;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
-use crate::reading::BootId;
+use crate::local::condition::{Condition, Destination, Seen};
+use crate::local::listener::Listening;
+use crate::local::metrics::Named;
+use crate::quarantine::Quarantine;
+use crate::reading::{BootId, Heard, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::source;
 #[cfg(feature = "ble")]
@@ -21,6 +27,8 @@ use crate::store::{self, Store};
 pub struct Board {
     /// This process start's boot.
     pub boot: BootId,
+    /// This process start.
+    pub run: RunId,
     /// The queue.
     pub store: Store,
     /// What passes.
@@ -31,34 +39,71 @@ pub struct Board {
     pub destinations: Vec<forward::health::Health>,
     /// Anchors and bases, for rendering rows.
     pub timeline: watch::Receiver<Arc<Timeline>>,
+    /// What is set aside.
+    pub quarantine: Arc<Quarantine>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
+    /// Changes of who wears what, for the gateway to carry out.
+    pub orders: mpsc::Sender<Order>,
+    /// Where what will never come is told to the account of each device's seconds.
+    pub gone: mpsc::Sender<Vec<store::Gap>>,
+    /// Seconds of each device in the last 24 hours.
+    pub last_day: watch::Receiver<LastDay>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,
     /// When the process started, in milliseconds of uptime.
     pub started_ms: u64,
+    /// Whether the configuration says that nothing is sent for now.
+    pub offline: bool,
+    /// The TCP listener's state.
+    pub listening: Listening,
+    /// Who has metrics of its own.
+    pub named: Named,
 }
 
 impl Board {
+    /// How everything is now.
+    pub fn condition(&self) -> Condition {
+        let timeline = self.timeline.borrow().clone();
+        let (ledger, stat) = (self.store.ledger(), self.store.stat());
+        let age_s = |heard: Heard| age_ms(&timeline, self.boot, heard) / 1_000;
+        let healths: Vec<_> = self.destinations.iter().map(forward::health::Health::snapshot).collect();
+        let destination = |(name, tally): &(String, store::DestinationTally)| Destination {
+            name: name.clone(),
+            health: healths.iter().find(|health| health.name == *name).cloned(),
+            tally: *tally,
+            oldest_waiting_s: stat
+                .destinations
+                .iter()
+                .find(|of| of.name == *name)
+                .and_then(|of| of.oldest_waiting)
+                .map(age_s),
+        };
+        let seen = |source: source::health::Snapshot| Seen { heard_ago_s: source.last_heard.map(age_s), source };
+        Condition {
+            gateway: timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
+            uptime_s: system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
+            held: match &*self.gate.borrow() {
+                Gate::Open => None,
+                Gate::Held(reason) => Some(reason.clone()),
+            },
+            synchronised: timeline.anchors.is_synced(self.boot),
+            offline: self.offline,
+            failure: self.store.failure().map(|why| why.to_string()),
+            oldest_waiting_s: stat.oldest_waiting.map(age_s),
+            sources: self.sources.snapshot().into_iter().map(seen).collect(),
+            destinations: ledger.destinations.iter().map(destination).collect(),
+            ledger,
+            store: stat,
+        }
+    }
+
     /// One JSON document: gateway, clock, ledger, store, devices, destinations.
     pub fn status(&self) -> Value {
-        let timeline = self.timeline.borrow().clone();
-        let clock = match &*self.gate.borrow() {
-            Gate::Open => "known",
-            Gate::Held(reason) => reason,
-        }
-        .to_owned();
-        json!({
-            "gateway": timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_s": system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
-            "clock": { "state": clock, "synchronised": timeline.anchors.is_synced(self.boot) },
-            "ledger": self.store.ledger(),
-            "store": self.store.stat(),
-            "devices": self.sources.snapshot(),
-            "destinations": self.destinations.iter().map(forward::health::Health::snapshot).collect::<Vec<_>>(),
-        })
+        let mut document = self.condition().document();
+        document["local"] = self.listening.document();
+        document
     }
 
     /// What is near, the strongest first. Who asks makes the radio listen for a while.
@@ -77,6 +122,15 @@ impl Board {
     }
 }
 
+/// How long ago something was heard: by the uptime where it was in this boot, else by what is known of that boot.
+fn age_ms(timeline: &Timeline, boot: BootId, heard: Heard) -> u64 {
+    if heard.boot == boot && boot != BootId::WALL {
+        return system::uptime_ms().saturating_sub(heard.ms);
+    }
+    let (then, _) = timeline.anchors.unix_ms(timeline.anchors.version(), heard);
+    u64::try_from(system::wall_ms().saturating_sub(then)).unwrap_or(0)
+}
+
 /// The rows of at most `limit` of the oldest observations that the store still keeps.
 pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<Vec<Value>, store::Error> {
     let Some((_, basis)) = timeline.bases.last_key_value() else { return Ok(Vec::new()) };
@@ -91,29 +145,4 @@ pub async fn export(store: &Store, timeline: &Timeline, limit: usize) -> Result<
     }
     rows.truncate(limit);
     Ok(rows)
-}
-
-/// What was set aside, oldest first, raw bytes as hex.
-pub async fn quarantine(store: &Store, limit: usize) -> Result<Vec<Value>, store::Error> {
-    let entries = store.aside(limit).await?;
-    let shown = |entry: &store::AsideEntry| {
-        json!({
-            "kind": entry.kind,
-            "reason": entry.reason,
-            "device": entry.device,
-            "entry": entry.entry,
-            "channel": entry.channel,
-            "profile": entry.profile,
-            "run": entry.run,
-            "reading": entry.reading,
-            "heard": entry.heard,
-            "destination": entry.destination,
-            "hex": hex(&entry.bytes),
-        })
-    };
-    Ok(entries.iter().map(shown).collect())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

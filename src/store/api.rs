@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::{AsideEntry, AsidePlace};
 use crate::observation::Observation;
-use crate::reading::{Channel, Heard, RunId};
+use crate::reading::{Heard, RunId};
 use crate::report::Kind;
 
 /// Number of an observation in this store, from 1, never reused.
@@ -57,6 +58,12 @@ pub struct Commit {
     pub aside: Vec<AsideEntry>,
     /// What was counted since the last commit.
     pub intake: IntakeTally,
+    /// The run that the observations' reading numbers belong to; `None` is this process start.
+    pub run: Option<RunId>,
+    /// The one destination that the observations are for; every other one passes them over.
+    pub only_for: Option<Arc<str>>,
+    /// Entries set aside that these observations came of: they go in the record of the last observation.
+    pub replayed: Vec<AsidePlace>,
 }
 
 /// One state key that changed.
@@ -93,10 +100,13 @@ pub struct IntakeTally {
     pub flooded: u64,
     /// Beside the balance: messages over the limit of size.
     pub oversized: u64,
+    /// Beside the balance: of the accepted ones those that came back from what was set aside.
+    pub replayed: u64,
 }
 
 impl IntakeTally {
-    pub(super) fn add(&mut self, more: &IntakeTally) {
+    /// Adds what another commit counted.
+    pub fn add(&mut self, more: &IntakeTally) {
         self.accepted += more.accepted;
         self.without_event += more.without_event;
         self.refused += more.refused;
@@ -107,11 +117,12 @@ impl IntakeTally {
         self.stored += more.stored;
         self.flooded += more.flooded;
         self.oversized += more.oversized;
+        self.replayed += more.replayed;
     }
 }
 
 /// What became of the observations for one destination:
-/// `stored = before + delivered + rejected + parked + evicted + damaged + waiting`.
+/// `stored = before + delivered + rejected + parked + passed_over + evicted + damaged + waiting`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DestinationTally {
@@ -123,6 +134,8 @@ pub struct DestinationTally {
     pub rejected: u64,
     /// Set aside until somebody is assigned.
     pub parked: u64,
+    /// Brought back from what was set aside, for another destination only.
+    pub passed_over: u64,
     /// Removed because the store was full.
     pub evicted: u64,
     /// Lost to a damaged disk.
@@ -136,7 +149,8 @@ pub struct DestinationTally {
 impl DestinationTally {
     /// The right side of the balance.
     pub fn sum(&self) -> u64 {
-        self.before + self.delivered + self.rejected + self.parked + self.evicted + self.damaged + self.waiting
+        let settled = self.delivered + self.rejected + self.parked + self.passed_over;
+        self.before + settled + self.evicted + self.damaged + self.waiting
     }
 }
 
@@ -185,6 +199,8 @@ pub struct Chunk {
     pub run: RunId,
     /// Sequence of the first.
     pub first: Sequence,
+    /// The one destination that they are for; `None` is every one.
+    pub only_for: Option<Arc<str>>,
     /// The observations; the n-th has sequence `first + n`.
     pub observations: Vec<Observation>,
 }
@@ -198,6 +214,8 @@ pub struct Settled {
     pub rejected: u64,
     /// Of nobody, by setting; each has an entry in `aside`.
     pub parked: u64,
+    /// For another destination only.
+    pub passed_over: u64,
     /// Could not be read.
     pub damaged: u64,
     /// Beside the sum: sent more than once.
@@ -228,82 +246,6 @@ pub struct SaidSum {
     pub sum: HourSum,
     /// Grows with each change of them.
     pub version: u64,
-}
-
-/// Why something was set aside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AsideKind {
-    /// A reading that its profile refused.
-    Refused,
-    /// An observation outside its plausible range.
-    Implausible,
-    /// An observation that a destination refused for good.
-    Rejected,
-    /// An observation of nobody.
-    Parked,
-}
-
-/// Something that is no waiting event and that a person may want to see or bring back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AsideEntry {
-    /// Why, in one word.
-    pub kind: AsideKind,
-    /// Why, in a sentence.
-    pub reason: String,
-    /// The device.
-    pub device: Arc<str>,
-    /// Its configuration entry.
-    pub entry: Arc<str>,
-    /// Where on the device the bytes came from.
-    pub channel: Channel,
-    /// Profile id and version.
-    pub profile: Arc<str>,
-    /// The run that `reading` belongs to.
-    pub run: RunId,
-    /// The reading's number.
-    pub reading: u64,
-    /// When it was heard.
-    pub heard: Heard,
-    /// Raw bytes of the reading; for `Rejected` and `Parked` the observation's CBOR. Over 64 KiB they are not kept.
-    #[serde(with = "as_bytes")]
-    pub bytes: Vec<u8>,
-    /// The destination that refused or parked it.
-    pub destination: Option<String>,
-}
-
-/// A byte string in CBOR, not an array of numbers.
-mod as_bytes {
-    use serde::de::{Deserializer, SeqAccess, Visitor};
-    use serde::ser::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = Vec<u8>;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-                Ok(bytes.to_vec())
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<u8>, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = seq.next_element()? {
-                    bytes.push(byte);
-                }
-                Ok(bytes)
-            }
-        }
-        deserializer.deserialize_byte_buf(Bytes)
-    }
 }
 
 /// Why observations are missing.
@@ -340,7 +282,7 @@ pub struct Stat {
     pub newest: Sequence,
     /// Each destination: what waits, and from which sequence.
     pub destinations: Vec<DestinationStat>,
-    /// When the oldest waiting observation was heard (at the precision of a generation).
+    /// When the oldest that waits for any destination was heard, about.
     pub oldest_waiting: Option<Heard>,
     /// Generations, the newest included.
     pub generations: u64,
@@ -352,8 +294,12 @@ pub struct Stat {
     pub aside_bytes: u64,
     /// Entries set aside and kept.
     pub aside_entries: u64,
-    /// Entries set aside and removed since.
+    /// Entries set aside and removed since because they were too many.
     pub aside_evicted: u64,
+    /// Entries set aside and brought back since.
+    pub aside_replayed: u64,
+    /// Entries set aside and removed since by a person.
+    pub aside_dropped: u64,
     /// Observations removed because the store was full, for the destination that lost most.
     pub evicted: u64,
     /// Gaps that were not reported yet.
@@ -381,6 +327,8 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
+    /// When the oldest that waits was heard, about: read off the times and numbers of its generation's ends.
+    pub oldest_waiting: Option<Heard>,
     /// Rows beside the events that it has not got, of each kind that has any.
     pub reports_waiting: BTreeMap<Kind, u64>,
 }

@@ -1,17 +1,18 @@
 //! What is set aside: a second row of generations of the same form, bounded by bytes, oldest generation out first.
 //!
 //! Entries are durable before the record of the commit that made them, so a crash between the two leaves an entry twice
-//! at worst; a listing shows each once.
+//! at worst; a listing shows each once. Entries are read and removed in `aside_read`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::chunk::Codec;
 use super::folder;
 use super::generation::{Generation, MAX_RECORDS};
+use super::ledger::MAX_BOOTS;
 use super::queue::Queue;
 use super::record::{self, Kind, MAX_TAIL_BYTES, Place};
 use super::row::Row;
-use super::{AsideEntry, AsideKind, Error};
+use super::{AsideEntry, Error};
 
 /// Bytes kept of one entry.
 const MAX_ENTRY_BYTES: usize = 64 * 1024;
@@ -20,10 +21,12 @@ const MAX_PLAIN_BYTES: usize = 80 * 1024;
 
 /// The row set aside. Its newest generation is opened by the first entry of a process.
 pub(super) struct Aside {
-    row: Row,
-    newest: Option<Generation>,
+    pub(super) row: Row,
+    pub(super) newest: Option<Generation>,
+    /// The older generation that is being read.
+    pub(super) reading: Option<Generation>,
     /// Bytes on disk of each generation that is not open.
-    bytes: BTreeMap<u64, u64>,
+    pub(super) bytes: BTreeMap<u64, u64>,
 }
 
 impl Aside {
@@ -31,7 +34,7 @@ impl Aside {
         let numbers = row.prepare()?;
         let bytes = |number: u64| folder::disk_bytes(&folder::named(&row.dir, "gen", number));
         let bytes = numbers.into_iter().map(|number| (number, bytes(number))).collect();
-        Ok(Aside { row, newest: None, bytes })
+        Ok(Aside { row, newest: None, reading: None, bytes })
     }
 
     pub(super) fn disk_bytes(&self) -> u64 {
@@ -43,30 +46,32 @@ impl Aside {
         self.bytes.keys().copied().chain(self.newest.as_ref().map(|newest| newest.number)).collect()
     }
 
-    /// The generation to append to. A full one is followed by another.
-    fn writable(&mut self, codec: &mut Codec, generation_bytes: u64) -> Result<&mut Generation, Error> {
-        let is_full =
-            |generation: &Generation| generation.bytes >= generation_bytes || generation.records >= MAX_RECORDS;
-        if self.newest.is_none()
-            && let Some(number) = self.bytes.keys().next_back().copied()
-        {
-            self.newest = self.row.open(number, codec, false)?.map(|opened| opened.generation);
-            self.bytes.remove(&number);
+    /// The generation to append to, once the newest is open. A full one is followed by another, after `last` at least.
+    fn writable(
+        &mut self,
+        codec: &mut Codec,
+        is_full: impl Fn(&Generation) -> bool,
+        last: u64,
+    ) -> Result<&mut Generation, Error> {
+        match self.newest.take() {
+            Some(newest) if !is_full(&newest) => return Ok(self.newest.insert(newest)),
+            Some(newest) => drop(self.bytes.insert(newest.number, newest.disk_bytes())),
+            None => {}
         }
-        let number = match self.newest.take() {
-            Some(newest) if is_full(&newest) => {
-                self.bytes.insert(newest.number, newest.disk_bytes());
-                newest.number + 1
-            }
-            Some(newest) => return Ok(self.newest.insert(newest)),
-            None => self.bytes.keys().next_back().map_or(1, |number| number + 1),
-        };
-        let born = self.row.birth(number, codec, &[])?;
+        let highest = self.bytes.keys().next_back().copied().unwrap_or(0);
+        let born = self.row.birth(highest.max(last) + 1, codec, &[])?;
         Ok(self.newest.insert(born))
     }
 
+    /// Forgets a generation, so that its folder can be removed.
+    pub(super) fn release(&mut self, number: u64) {
+        self.newest.take_if(|newest| newest.number == number);
+        self.reading.take_if(|reading| reading.number == number);
+        self.bytes.remove(&number);
+    }
+
     pub(super) fn forget(self) {
-        self.newest.into_iter().for_each(Generation::forget);
+        self.newest.into_iter().chain(self.reading).for_each(Generation::forget);
     }
 }
 
@@ -83,13 +88,24 @@ impl Queue {
         let mut rest = &entries[..];
         while !rest.is_empty() {
             let (tail, count) = fitting(&mut self.codec, rest)?;
-            rest = &rest[count..];
+            let (these, after) = rest.split_at(count);
+            rest = after;
             let sealed = self.codec.key().is_some();
-            let generation = self.aside.writable(&mut self.codec, generation_bytes)?;
+            self.open_newest_aside()?;
+            let own = &self.own;
+            let is_full = |generation: &Generation| {
+                let boots = own.aside.get(&generation.number).map_or(0, |known| known.boots.len());
+                generation.bytes >= generation_bytes || generation.records >= MAX_RECORDS || boots >= MAX_BOOTS
+            };
+            let generation = self.aside.writable(&mut self.codec, is_full, own.totals.aside.last)?;
             let place = Place { kind: Kind::Aside, generation: generation.number, record: generation.records };
             generation.put(&record::build(place, sealed, &[], &tail), None)?;
             let number = generation.number;
-            let kept = &mut self.own.totals_mut().aside.kept;
+            let known = self.own.aside_mut(number);
+            these.iter().for_each(|entry| known.add_boot(entry.heard.boot));
+            let totals = &mut self.own.totals_mut().aside;
+            totals.last = totals.last.max(number);
+            let kept = &mut totals.kept;
             match kept.iter_mut().find(|(of, _)| *of == number) {
                 Some((_, known)) => *known += count as u64,
                 None => kept.push((number, count as u64)),
@@ -107,6 +123,7 @@ impl Queue {
         while self.aside.disk_bytes() > self.settings.aside_max_bytes
             && let Some((number, _)) = self.aside.bytes.pop_first()
         {
+            self.aside.release(number);
             if let Err(error) = folder::remove(&self.aside.row.dir, number) {
                 tracing::error!(%error, "the oldest entries set aside cannot be removed");
                 self.unhealthy = Some(format!("the oldest entries set aside cannot be removed: {error}"));
@@ -116,63 +133,10 @@ impl Queue {
             let gone = totals.kept.iter().filter(|(of, _)| *of == number).map(|(_, entries)| entries).sum::<u64>();
             totals.kept.retain(|(of, _)| *of != number);
             totals.evicted += gone;
+            self.own.forget_aside(number);
             tracing::warn!(entries = gone, "too much is set aside: the oldest entries go");
         }
     }
-
-    /// The newest entries, oldest of them first.
-    pub(super) fn list_aside(&mut self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
-        let mut parts: Vec<Vec<AsideEntry>> = Vec::new();
-        let mut count = 0;
-        for number in self.aside.numbers().into_iter().rev() {
-            if count >= limit {
-                break;
-            }
-            let entries = self.entries_of(number)?;
-            count += entries.len();
-            parts.push(entries);
-        }
-        let mut seen = HashSet::new();
-        let mut all: Vec<AsideEntry> = parts.into_iter().rev().flatten().collect();
-        all.retain(|entry| seen.insert(identity(entry)));
-        let surplus = all.len().saturating_sub(limit);
-        all.drain(..surplus);
-        Ok(all)
-    }
-
-    fn entries_of(&mut self, number: u64) -> Result<Vec<AsideEntry>, Error> {
-        let opened;
-        let generation = match &self.aside.newest {
-            Some(newest) if newest.number == number => newest,
-            _ => match self.aside.row.open(number, &mut self.codec, false)? {
-                Some(found) => {
-                    opened = found.generation;
-                    &opened
-                }
-                None => return Ok(Vec::new()),
-            },
-        };
-        let mut entries = Vec::new();
-        for record in 0..generation.records {
-            let Ok(value) = generation.get(record) else { continue };
-            let Ok(parsed) = record::parse(&value) else { continue };
-            if parsed.tail.is_empty() {
-                continue;
-            }
-            let plain = self.codec.unwrap(parsed.tail, parsed.sealed);
-            match plain.map(|plain| serde_cbor::from_slice::<Vec<AsideEntry>>(&plain)) {
-                Ok(Ok(found)) => entries.extend(found),
-                _ => tracing::error!(generation = number, record, "entries set aside cannot be read"),
-            }
-        }
-        Ok(entries)
-    }
-}
-
-type Identity = (AsideKind, uuid::Uuid, u64, Option<String>, Vec<u8>);
-
-fn identity(entry: &AsideEntry) -> Identity {
-    (entry.kind, entry.run.0, entry.reading, entry.destination.clone(), entry.bytes.clone())
 }
 
 /// The tail of as many entries as fit, and how many those are.

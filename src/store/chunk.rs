@@ -15,6 +15,8 @@
 //!     52         body: zstd of `[[text ...], [boot id ...], [observation ...]]`, then sealed if a key is set
 //! ```
 //!
+//! A chunk that is for one destination only has the destination's name as a fourth part.
+//!
 //! What an observation looks like is in `rows`.
 
 use uuid::Uuid;
@@ -131,6 +133,7 @@ impl Codec {
         &mut self,
         run: RunId,
         first: Sequence,
+        only_for: Option<&str>,
         observations: &[Observation],
     ) -> Result<Vec<u8>, Error> {
         self.texts.clear();
@@ -138,11 +141,14 @@ impl Codec {
         let boots = write_observations(&mut self.observations, &mut self.texts, observations);
         self.raw.clear();
         let mut writer = Writer(&mut self.raw);
-        writer.array(3);
+        writer.array(3 + usize::from(only_for.is_some()));
         self.texts.write(&mut writer);
         writer.array(boots.len());
         boots.iter().for_each(|boot| writer.bytes(boot.0.as_bytes()));
         self.raw.extend_from_slice(&self.observations);
+        if let Some(destination) = only_for {
+            Writer(&mut self.raw).text(destination);
+        }
 
         let mut header = [0u8; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
@@ -205,7 +211,7 @@ impl Codec {
             body
         };
         let raw = self.decompressor.decompress(packed, header.raw).map_err(|_| Damaged("it does not decompress"))?;
-        let observations = read_observations(&raw, header.count)?;
-        Ok(Chunk { run: header.run, first: header.first, observations })
+        let (observations, only_for) = read_observations(&raw, header.count)?;
+        Ok(Chunk { run: header.run, first: header.first, only_for, observations })
     }
 }

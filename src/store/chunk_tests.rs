@@ -80,10 +80,12 @@ proptest! {
         observations in prop::collection::vec(observation(), 1..40),
         first in 1..u64::MAX / 2,
         key in prop::option::of(any::<u8>()),
+        only_for in prop::option::of(".{0,12}"),
     ) {
         let mut codec = codec(key);
-        let chunk = codec.encode(RUN, first, &observations).unwrap();
+        let chunk = codec.encode(RUN, first, only_for.as_deref(), &observations).unwrap();
         let back = codec.decode(&chunk).unwrap();
+        prop_assert_eq!(back.only_for.as_deref(), only_for.as_deref());
         prop_assert_eq!((back.run, back.first), (RUN, first));
         prop_assert_eq!(bits(&back.observations), bits(&observations));
         prop_assert_eq!(back.observations, observations);
@@ -96,7 +98,7 @@ proptest! {
         flip in 1..=255u8,
     ) {
         let mut codec = codec(None);
-        let chunk = codec.encode(RUN, 1, &observations).unwrap();
+        let chunk = codec.encode(RUN, 1, None, &observations).unwrap();
         let at = at.index(chunk.len());
         prop_assert!(codec.decode(&chunk[..at]).is_err());
         let mut changed = chunk.clone();
@@ -107,7 +109,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_refused_or_read_and_never_panic(raw in prop::collection::vec(any::<u8>(), 0..200), count in 0..9u64) {
-        let _any: Result<Vec<Observation>, Damaged> = super::rows::read_observations(&raw, count);
+        let _any: Result<(Vec<Observation>, Option<Arc<str>>), Damaged> = super::rows::read_observations(&raw, count);
         prop_assert!(codec(None).decode(&raw).is_err());
     }
 }
@@ -128,7 +130,7 @@ fn a_sealed_chunk_needs_its_key() {
         identity: None,
         metadata: Vec::new(),
     }];
-    let chunk = codec(Some(1)).encode(RUN, 1, &observations).unwrap();
+    let chunk = codec(Some(1)).encode(RUN, 1, None, &observations).unwrap();
     assert!(!chunk.windows(5).any(|window| window == b"strap"));
     assert_eq!(codec(Some(2)).decode(&chunk), Err(WRONG_KEY));
     assert!(codec(None).decode(&chunk).is_err());

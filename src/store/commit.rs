@@ -8,6 +8,7 @@ use super::queue::Queue;
 use super::row::split_state;
 use super::{Commit, Error, IntakeTally, Range, Sequence, StateChange};
 use crate::observation::{Observation, Value};
+use crate::reading::RunId;
 
 /// Most observations of one chunk: what a reader has to hold at once.
 const MAX_CHUNK_OBSERVATIONS: usize = 8_192;
@@ -17,13 +18,15 @@ const SURELY_FITTING_VALUE: usize = 64 * 1024;
 impl Queue {
     /// Makes a commit durable and lets forwarders that wait see it.
     pub(super) fn commit(&mut self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
-        let Commit { observations, state, aside, intake } = commit;
-        self.check_state(&state)?;
-        self.make_room()?;
+        self.check_state(&commit.state)?;
+        self.make_room_for(&commit)?;
+        let Commit { observations, state, aside, intake, run, only_for, replayed } = commit;
+        let run = run.unwrap_or(self.run);
         if !aside.is_empty() {
             self.set_aside(aside)?;
         }
-        let nothing = observations.is_empty() && state.is_empty() && intake == IntakeTally::default();
+        let nothing =
+            observations.is_empty() && state.is_empty() && replayed.is_empty() && intake == IntakeTally::default();
         if nothing && !self.own.is_dirty() {
             return Ok(None);
         }
@@ -32,7 +35,7 @@ impl Queue {
         let mut left = &observations[..];
         while !left.is_empty() {
             self.roll_if_full()?;
-            let (chunk, count) = self.fitting_chunk(left)?;
+            let (chunk, count) = self.fitting_chunk(run, only_for.as_deref(), left)?;
             let (these, after) = left.split_at(count);
             left = after;
             let part = if left.is_empty() {
@@ -43,15 +46,20 @@ impl Queue {
             rest.made -= count as u64;
             rest.stored -= count as u64;
             self.take_in(these, &part);
+            if left.is_empty() {
+                self.note_replayed(&replayed);
+            }
             // State goes with the last observations: a crash between two records repeats readings, and loses none.
             self.put(&chunk, if left.is_empty() { &state } else { &[] })?;
         }
         if observations.is_empty() {
             self.roll_if_full()?;
             self.own.totals_mut().intake.add(&rest);
+            self.note_replayed(&replayed);
             self.put(&[], &state)?;
         }
         self.sync(state)?;
+        self.remove_empty_aside(&replayed)?;
         Ok((!observations.is_empty()).then(|| first..=first + observations.len() as u64 - 1))
     }
 
@@ -119,27 +127,32 @@ impl Queue {
     }
 
     /// The chunk of as many of these observations as fit, and how many those are.
-    fn fitting_chunk(&mut self, observations: &[Observation]) -> Result<(Vec<u8>, usize), Error> {
+    fn fitting_chunk(
+        &mut self,
+        run: RunId,
+        only_for: Option<&str>,
+        observations: &[Observation],
+    ) -> Result<(Vec<u8>, usize), Error> {
         let first = self.own.totals.next;
         let mut count = observations.len().min(MAX_CHUNK_OBSERVATIONS);
         loop {
-            let chunk = self.codec.encode(self.run, first, &observations[..count])?;
+            let chunk = self.codec.encode(run, first, only_for, &observations[..count])?;
             if chunk.len() <= MAX_CHUNK_BYTES && Header::read(&chunk).is_ok() {
                 return Ok((chunk, count));
             }
             if count == 1 {
-                return self.bare_chunk(first, &observations[0]).map(|chunk| (chunk, 1));
+                return self.bare_chunk(run, only_for, &observations[0]).map(|chunk| (chunk, 1));
             }
             count = count.div_ceil(2);
         }
     }
 
     /// An observation whose metadata do not fit into any chunk is kept without them.
-    fn bare_chunk(&mut self, first: Sequence, observation: &Observation) -> Result<Vec<u8>, Error> {
+    fn bare_chunk(&mut self, run: RunId, only_for: Option<&str>, observation: &Observation) -> Result<Vec<u8>, Error> {
         tracing::warn!(device = %observation.device, "metadata too large for the store: kept without");
         let mut bare = observation.clone();
         bare.metadata = vec![("metadata_too_large".into(), Value::Bool(true))];
-        let chunk = self.codec.encode(self.run, first, &[bare])?;
+        let chunk = self.codec.encode(run, self.own.totals.next, only_for, &[bare])?;
         if chunk.len() > MAX_CHUNK_BYTES {
             return Err(Error::Refused { what: format!("an observation of {} bytes", chunk.len()) });
         }

@@ -33,11 +33,13 @@ impl Queue {
         };
         let range = Range { first, last, anchors: waiter.anchors, basis: waiter.basis };
         self.hold(&waiter.destination, first, Some(range.clone()));
+        crash_point!("store.range.before");
         if let Err(error) = self.write_changes() {
             // A full disk was noticed before anything was written: the cut did not happen.
             self.hold(&waiter.destination, first, None);
             return refuse(waiter.reply, error);
         }
+        crash_point!("store.range.after");
         // A forwarder that went away meanwhile finds its range in hand when it comes back.
         drop(waiter.reply.send(Ok(range)));
         Ok(())
@@ -109,7 +111,7 @@ impl Queue {
             let what = format!("{name} has another range in hand than {}..={}", range.first, range.last);
             return Err(Error::Refused { what });
         }
-        let counted = settled.delivered + settled.rejected + settled.parked + settled.damaged;
+        let counted = settled.delivered + settled.rejected + settled.parked + settled.passed_over + settled.damaged;
         if counted > range.count() {
             let what = format!("{counted} observations settled of {} in the range", range.count());
             return Err(Error::Refused { what });
@@ -123,15 +125,18 @@ impl Queue {
         }
         let now_ms = self.now_ms();
         self.own.add_sums(name, range.last, &settled.sums, now_ms);
+        crash_point!("store.cursor.before");
         if let Some(destination) = self.own.destination_mut(name) {
             destination.cursor = range.last + 1;
             destination.range = None;
             destination.tally.delivered += settled.delivered;
             destination.tally.rejected += settled.rejected;
             destination.tally.parked += settled.parked;
+            destination.tally.passed_over += settled.passed_over;
             destination.tally.damaged += settled.damaged + uncounted;
             destination.tally.resent += settled.resent;
         }
+        crash_point!("store.cursor.after");
         self.close_unneeded();
         if self.own.drained(self.newest.number).next().is_some() {
             self.free_reserve()?;

@@ -1,5 +1,6 @@
 //! The handle: what the other rooms hold of the store.
 
+use std::collections::{HashSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
-    AsideEntry, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum, Sequence, Settings, Settled, Stat,
-    Verified,
+    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum, Sequence,
+    Settings, Settled, Stat, Verified,
 };
 use crate::reading::{BootId, RunId};
 use crate::report::{Kind, Report};
@@ -20,6 +21,8 @@ use crate::report::{Kind, Report};
 const CAPACITY: usize = 64;
 /// A commit that is not durable by then never will be: the disk is taken for dead.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of entries set aside that one listing holds.
+const MAX_LISTED_BYTES: usize = 32 << 20;
 /// How often a request that found no room asks again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(500);
 
@@ -107,16 +110,50 @@ impl Store {
         self.shared.read().ledger.clone()
     }
 
-    /// Entries set aside, newest last, at most `limit`.
+    /// Entries set aside, newest last, at most `limit`, and no more than the newest of 32 MiB. Each is there once.
     pub async fn aside(&self, limit: usize) -> Result<Vec<AsideEntry>, Error> {
+        let mut newest = VecDeque::new();
+        let (mut bytes, mut seen) = (0, HashSet::new());
+        let mut from = Some(AsideFrom::default());
+        while let Some(at) = from {
+            let page = self.aside_page(at).await?;
+            for (_, entry) in page.entries {
+                if entry.destination.is_some() && !seen.insert(entry.id()) {
+                    continue;
+                }
+                bytes += entry.bytes.len();
+                newest.push_back(entry);
+                while newest.len() > limit || bytes > MAX_LISTED_BYTES {
+                    bytes -= newest.pop_front().map_or(bytes, |oldest: AsideEntry| oldest.bytes.len());
+                }
+            }
+            from = page.next;
+        }
+        Ok(newest.into())
+    }
+
+    /// Some entries set aside, oldest first.
+    pub async fn aside_page(&self, from: AsideFrom) -> Result<AsidePage, Error> {
         let (reply, answer) = oneshot::channel();
-        self.send(Request::Aside(limit, reply)).await?;
+        self.send(Request::ReadAside(from, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// Removes entries set aside for good, at once durable; says how many there were.
+    pub async fn drop_aside(&self, places: Vec<AsidePlace>) -> Result<u64, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::DropAside(places, reply)).await?;
         self.wait(answer).await
     }
 
     /// How the store is.
     pub fn stat(&self) -> Stat {
         self.shared.read().stat.clone()
+    }
+
+    /// Why the store can do nothing more, once that is so.
+    pub fn failure(&self) -> Option<Error> {
+        self.shared.read().dead.clone()
     }
 
     /// Observations that left without reaching every destination, each with a number for [`Store::forget_gaps`].

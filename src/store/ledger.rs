@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::removed::AsideKnown;
 use super::reports::{PerKind, ReportTotals};
 use super::sums::{Shard, SumKey};
 use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
@@ -43,6 +44,11 @@ pub(super) struct AsideTotals {
     pub(super) evicted: u64,
     /// Entries whose bytes were too many to keep.
     pub(super) stripped: u64,
+    /// Entries that came back, and those that a person removed.
+    pub(super) replayed: u64,
+    pub(super) dropped: u64,
+    /// The highest number that a generation had: none is given twice, so what is known of one is never of another.
+    pub(super) last: u64,
 }
 
 /// Where one destination stands.
@@ -84,6 +90,19 @@ impl Known {
         if self.is_empty() { 0 } else { (self.last + 1).saturating_sub(cursor.max(self.first)) }
     }
 
+    /// When the observation of this sequence was heard, as if those of a generation came evenly: a generation may hold
+    /// hours, and what waits may have come a second ago.
+    fn heard_about(&self, sequence: Sequence) -> Option<Heard> {
+        let (oldest, newest) = (self.oldest?, self.newest?);
+        if oldest.boot != newest.boot || self.last <= self.first {
+            return Some(oldest);
+        }
+        let past = sequence.saturating_sub(self.first).min(self.last - self.first);
+        let span = newest.ms.saturating_sub(oldest.ms);
+        let ms = (u128::from(span) * u128::from(past) / u128::from(self.last - self.first)) as u64;
+        Some(Heard { boot: oldest.boot, ms: oldest.ms.saturating_add(ms) })
+    }
+
     /// Takes note of one more chunk.
     pub(super) fn add(&mut self, first: Sequence, last: Sequence, heard: (Heard, Heard), now_ms: u64) {
         if self.is_empty() {
@@ -102,6 +121,9 @@ impl Known {
     }
 }
 
+/// So many boots of what is set aside keep their clock anchors: the anchors are one value of the store.
+const MAX_ASIDE_BOOTS: usize = 64;
+
 /// Everything above, and which of its keys the next record has to carry.
 #[derive(Debug, Default)]
 pub(super) struct Own {
@@ -112,6 +134,8 @@ pub(super) struct Own {
     pub(super) gaps: BTreeMap<u64, Gap>,
     pub(super) reports: ReportTotals,
     pub(super) sums: BTreeMap<SumKey, Shard>,
+    /// What is known of each generation set aside.
+    pub(super) aside: BTreeMap<u64, AsideKnown>,
     dirty: BTreeSet<Key>,
 }
 
@@ -124,6 +148,7 @@ enum Key {
     Generation(u64),
     Gap(u64),
     Reports,
+    Aside(u64),
 }
 
 impl Key {
@@ -135,6 +160,7 @@ impl Key {
             Key::Gap(number) => format!("!gap/{number}"),
             Key::Reports => "!reports".to_owned(),
             Key::Sums((name, hour, shard)) => format!("{SUMS}{name}/{hour}/{shard}"),
+            Key::Aside(number) => format!("!aside/{number}"),
         }
     }
 
@@ -151,6 +177,7 @@ impl Key {
                 Some(Key::Sums((parts.next()?.to_owned(), hour, shard)))
             }
             Some(("gap", number)) => number.parse().ok().map(Key::Gap),
+            Some(("aside", number)) => number.parse().ok().map(Key::Aside),
             Some(_) => None,
         }
     }
@@ -175,6 +202,7 @@ impl Own {
                     self.reports = reports;
                 }
             }
+            Some(Key::Aside(number)) => fold(&mut self.aside, number, value),
             None => {}
         }
     }
@@ -186,7 +214,8 @@ impl Own {
             .chain(self.destinations.keys().cloned().map(Key::Destination))
             .chain(self.generations.keys().copied().map(Key::Generation))
             .chain(self.gaps.keys().copied().map(Key::Gap))
-            .chain(self.sums.keys().cloned().map(Key::Sums));
+            .chain(self.sums.keys().cloned().map(Key::Sums))
+            .chain(self.aside.keys().copied().map(Key::Aside));
         keys.map(|key| self.change(&key)).collect()
     }
 
@@ -208,6 +237,7 @@ impl Own {
             Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
             Key::Reports => to_bytes(&self.reports),
             Key::Sums(key) => self.sums.get(key).and_then(to_bytes),
+            Key::Aside(number) => self.aside.get(number).and_then(to_bytes),
         };
         StateChange { key: key.text(), value }
     }
@@ -252,6 +282,18 @@ impl Own {
             Some(known) => self.generations.insert(number, known),
             None => self.generations.remove(&number),
         };
+    }
+
+    pub(super) fn aside_mut(&mut self, number: u64) -> &mut AsideKnown {
+        self.dirty.insert(Key::Aside(number));
+        self.aside.entry(number).or_default()
+    }
+
+    /// A generation set aside is gone, or its records have other numbers than before.
+    pub(super) fn forget_aside(&mut self, number: u64) {
+        if self.aside.remove(&number).is_some() {
+            self.dirty.insert(Key::Aside(number));
+        }
     }
 
     pub(super) fn add_gap(&mut self, gap: Gap) {
@@ -305,17 +347,26 @@ impl Own {
         all.map(|(number, _)| *number)
     }
 
-    /// When the oldest waiting observation was heard, at the precision of a generation.
-    pub(super) fn oldest_waiting(&self) -> Option<Heard> {
-        let lowest = self.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
-        self.generations.values().find(|known| known.waiting_at(lowest) > 0).and_then(|known| known.oldest)
+    /// When the oldest observation that waits behind this cursor was heard, about.
+    pub(super) fn oldest_waiting(&self, cursor: Sequence) -> Option<Heard> {
+        self.generations.values().find(|known| known.waiting_at(cursor) > 0).and_then(|known| known.heard_about(cursor))
     }
 
-    /// The boots of everything that is kept.
+    /// The boots of everything that is kept; of what is set aside the newest.
     pub(super) fn boots(&self) -> Vec<BootId> {
         let mut boots: Vec<BootId> = self.generations.values().flat_map(|known| known.boots.iter().copied()).collect();
         boots.sort_unstable();
         boots.dedup();
+        let of_queue = boots.len();
+        for boot in self.aside.values().rev().flat_map(|known| known.boots.iter().rev()) {
+            if boots.len() - of_queue >= MAX_ASIDE_BOOTS {
+                break;
+            }
+            if !boots.contains(boot) {
+                boots.push(*boot);
+            }
+        }
+        boots.sort_unstable();
         boots
     }
 

@@ -9,8 +9,8 @@
 //!   durable before [`Store::next_range`] returns it, so that a retry after a crash sends the same rows. A moved cursor
 //!   may ride on the next record: a crash before it repeats the range.
 //! - **Readers see only what is durable.**
-//! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + evicted + damaged +
-//!   waiting` for each destination; totals are committed in the same record as what they count.
+//! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + passed_over +
+//!   evicted + damaged + waiting` for each destination; totals are committed in the same record as what they count.
 //! - A destination that is new in the configuration starts at the oldest observation still kept; `before` counts those
 //!   that had already gone. One that was removed from the configuration holds nothing back: its totals are logged and
 //!   dropped.
@@ -55,6 +55,8 @@
 
 mod api;
 mod aside;
+mod aside_entry;
+mod aside_read;
 mod cbor;
 mod chunk;
 #[cfg(test)]
@@ -72,6 +74,7 @@ mod ledger;
 mod open;
 mod queue;
 mod record;
+mod removed;
 mod reports;
 mod row;
 mod rows;
@@ -82,6 +85,7 @@ mod thread;
 mod view;
 
 pub use api::*;
+pub use aside_entry::*;
 pub use error::Error;
 pub use handle::Store;
 

@@ -57,6 +57,7 @@ impl Queue {
         know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
         let reports = Reports::open(Row::new(&settings.dir, Kind::Reports), &mut codec, &mut folded.own)?;
         settle_destinations(&mut folded.own, destinations);
+        know_aside(&mut folded.own, &aside.numbers());
         let newest = match generation {
             Some(generation) => generation,
             None => {
@@ -203,6 +204,15 @@ fn know_others(
         }
     }
     Ok(())
+}
+
+/// A generation set aside that is not on the disk was removed just before the process ended.
+fn know_aside(own: &mut Own, found: &[u64]) {
+    let gone: Vec<u64> = own.aside.keys().copied().filter(|number| !found.contains(number)).collect();
+    gone.into_iter().for_each(|number| own.forget_aside(number));
+    if own.totals.aside.kept.iter().any(|(number, _)| !found.contains(number)) {
+        own.totals_mut().aside.kept.retain(|(number, _)| found.contains(number));
+    }
 }
 
 /// Gives every configured destination its place, drops the others, and makes the ledger balance.

@@ -153,7 +153,7 @@ impl Queue {
     /// Begins a new generation when the newest has its size.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
         let state_bytes = self.shared.read().bytes() + self.own.sums_bytes();
-        let limit = self.settings.generation_bytes.max(8 * state_bytes);
+        let limit = limit_of_generation(self.settings.generation_bytes.max(8 * state_bytes));
         let boots = self.own.generations.get(&self.newest.number).map_or(0, |known| known.boots.len());
         if self.newest.bytes >= limit || self.newest.records >= MAX_RECORDS || boots >= MAX_BOOTS {
             self.roll()
@@ -266,16 +266,19 @@ impl Queue {
                     waiting: tally.waiting,
                     cursor: to.cursor,
                     in_hand: to.range.clone(),
+                    oldest_waiting: own.oldest_waiting(to.cursor),
                     reports_waiting: own.reports.waiting(&to.reports),
                 })
                 .collect(),
-            oldest_waiting: own.oldest_waiting(),
+            oldest_waiting: own.oldest_waiting(own.destinations.values().map(|to| to.cursor).min().unwrap_or(0)),
             generations: own.generations.len() as u64,
             disk_bytes: self.disk_bytes(),
             damaged_bytes: self.damaged_bytes,
             aside_bytes: self.aside.disk_bytes(),
             aside_entries: own.totals.aside.kept.iter().map(|(_, entries)| entries).sum(),
             aside_evicted: own.totals.aside.evicted,
+            aside_replayed: own.totals.aside.replayed,
+            aside_dropped: own.totals.aside.dropped,
             evicted: destinations.iter().map(|(_, tally)| tally.evicted).max().unwrap_or(0),
             gaps: own.gaps.len() as u64,
             reports_bytes: self.reports.disk_bytes(),
@@ -306,4 +309,15 @@ impl Queue {
         aside.forget();
         reports.forget();
     }
+}
+
+/// Bytes after which a generation is full: `usual`, but where a fault test wants births and deaths all the time.
+#[cfg(feature = "failpoints")]
+fn limit_of_generation(usual: u64) -> u64 {
+    crate::crash::given("store.generation_bytes").and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn limit_of_generation(usual: u64) -> u64 {
+    usual
 }

@@ -166,10 +166,12 @@ impl Tables {
     }
 }
 
-pub(super) fn read_observations(raw: &[u8], count: u64) -> Result<Vec<Observation>, Damaged> {
+/// The observations, and the one destination that they are for.
+pub(super) fn read_observations(raw: &[u8], count: u64) -> Result<(Vec<Observation>, Option<Arc<str>>), Damaged> {
     let mut reader = Reader(raw);
-    if reader.array()? != 3 {
-        return Err(Damaged("a chunk has three parts"));
+    let parts = reader.array()?;
+    if !(3..=4).contains(&parts) {
+        return Err(Damaged("a chunk has three or four parts"));
     }
     let texts = (0..reader.array()?).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
     let boots = (0..reader.array()?)
@@ -186,7 +188,8 @@ pub(super) fn read_observations(raw: &[u8], count: u64) -> Result<Vec<Observatio
         (reading, ms) = (observation.reading, observation.heard.ms);
         observations.push(observation);
     }
-    if reader.0.is_empty() { Ok(observations) } else { Err(Damaged("bytes after the observations")) }
+    let only_for = if parts == 4 { Some(Arc::from(reader.text()?)) } else { None };
+    if reader.0.is_empty() { Ok((observations, only_for)) } else { Err(Damaged("bytes after the observations")) }
 }
 
 fn read_observation(reader: &mut Reader<'_>, tables: &Tables, reading: u64, ms: u64) -> Result<Observation, Damaged> {

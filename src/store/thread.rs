@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
-use super::{AsideEntry, Chunk, Commit, Error, Range, SaidSum, Sequence, Settled, Verified};
+use super::{AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, SaidSum, Sequence, Settled, Verified};
 use crate::report::{Kind, Report};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -33,7 +33,8 @@ pub(super) enum Request {
     NextRange(Waiter),
     Read(Range, Reply<Vec<Chunk>>),
     Settle(String, Range, Settled, Returning<Settled, ()>),
-    Aside(usize, Reply<Vec<AsideEntry>>),
+    ReadAside(AsideFrom, Reply<AsidePage>),
+    DropAside(Vec<AsidePlace>, Reply<u64>),
     ForgetGaps(u64, Reply<()>),
     Report(Vec<Report>, Reply<()>),
     Reports(String, Kind, usize, Reply<(u64, Vec<Report>)>),
@@ -85,7 +86,7 @@ fn die(shared: &Arc<Shared>, error: &Error) {
 /// Answers one request. An error that ends the store is given to the asker and returned.
 fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
     match request {
-        Request::Commit(commit, reply) => match queue.has_room() {
+        Request::Commit(commit, reply) => match queue.has_room_for(&commit) {
             Ok(true) => answer_or_turn(reply, queue.commit(*commit)),
             Ok(false) => turn_back(reply, commit),
             Err(error) => answer_or_turn(reply, Err(error)),
@@ -96,7 +97,8 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
             true => answer_or_turn(reply, queue.settle(&name, &range, settled)),
             false => turn_back(reply, settled),
         },
-        Request::Aside(limit, reply) => answer(reply, queue.list_aside(limit)),
+        Request::ReadAside(from, reply) => answer(reply, queue.read_aside(from)),
+        Request::DropAside(places, reply) => answer(reply, queue.drop_aside(&places)),
         Request::ForgetGaps(through, reply) => {
             queue.own.forget_gaps(through);
             queue.publish();
@@ -153,7 +155,8 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             | Request::Close(reply) => drop(reply.send(Err(error.clone()))),
             Request::Reports(_, _, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::SumsDue(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Request::Aside(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::ReadAside(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::DropAside(_, reply) => drop(reply.send(Err(error.clone()))),
             Request::Verify(reply) => drop(reply.send(Err(error.clone()))),
         }
     }

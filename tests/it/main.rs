@@ -31,20 +31,36 @@ mod file;
 mod forward;
 mod framing;
 #[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_death;
+#[cfg(feature = "kafka")]
+mod kafka_exactly_once;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
+#[cfg(feature = "kafka")]
 mod kafka_rig;
+#[cfg(feature = "kafka")]
+mod kafka_security;
 mod kill;
+mod local;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;
 mod packaging;
 mod path;
+mod persons;
+mod persons_model;
 mod profiles;
+mod quarantine;
+mod quarantine_model;
 mod readme;
 mod replay;
 mod reports;
 mod rig;
 mod serial;
 mod store;
+mod store_aside;
 mod store_damage;
 mod store_kill;
 mod store_model;

@@ -76,6 +76,9 @@ pub(crate) fn aside_entry(reading: u64, bytes: usize) -> AsideEntry {
         heard: Heard { boot: BOOT, ms: reading },
         bytes: (0..bytes).map(|at| (reading as usize * 31 + at * at) as u8).collect(),
         destination: None,
+        which: None,
+        counters: Vec::new(),
+        resets: 0,
     }
 }
 

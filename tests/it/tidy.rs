@@ -6,31 +6,37 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may import. Values first, then what turns one into the next, then the gateway around them.
 const IMPORTS: &[(&str, &str)] = &[
+    // What fault tests build in: anybody may pass a point, by the macro.
+    ("crash", ""),
     ("reading", ""),
     ("observation", "reading"),
     ("event", "reading observation"),
     ("report", ""),
     ("coverage", ""),
-    ("clock", "reading event"),
+    ("clock", "crash reading event"),
     ("resolve", "reading observation event clock"),
     ("interpret", "reading observation event"),
-    ("store", "reading observation event report clock"),
+    ("store", "crash reading observation event report clock"),
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
     ("forward", "reading observation event report clock resolve store"),
     ("intake", "reading observation event report coverage clock interpret store source"),
+    ("quarantine", "reading observation event clock resolve interpret store intake"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
     ("config", "reading observation event report coverage clock resolve interpret store source forward intake"),
-    ("local", "reading observation event report coverage clock resolve interpret store source forward intake config"),
+    (
+        "local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config",
+    ),
     (
         "gateway",
-        "reading observation event report coverage clock resolve interpret store source forward intake config local",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
     ),
     (
         "cli",
-        "reading observation event report coverage clock resolve interpret store source forward intake config local gateway",
+        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local gateway",
     ),
-    ("main", "cli"),
+    ("main", "crash cli"),
     ("lib", ""),
 ];
 
@@ -39,6 +45,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_serial", &["source/serial"]),
     ("rumqttc", &["source/mqtt"]),
     ("rdkafka", &["forward/kafka"]),
+    ("fail", &["crash.rs"]),
     ("btleplug", &["source/ble"]),
     ("dbus", &["source/ble"]),
     ("dbus_tokio", &["source/ble"]),

@@ -36,6 +36,10 @@ pub(super) async fn report(board: &Board, refused: bool) {
     let gaps = board.store.gaps();
     for gaps in gaps.chunks(AT_ONCE) {
         let Some((through, _)) = gaps.last() else { break };
+        let gone = gaps.iter().map(|(_, gap)| gap.clone()).collect();
+        if board.gone.send(gone).await.is_err() {
+            return;
+        }
         let rows = gaps.iter().filter_map(|(number, gap)| of_store(board, *number, gap));
         if !store_reports(board, rows.collect()).await || board.store.forget_gaps(*through).await.is_err() {
             return;

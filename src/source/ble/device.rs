@@ -22,7 +22,7 @@ use crate::source::ble::talk::{self, Heard, Linked, Radio, Talk};
 use crate::source::ble::told::{Asked, Told};
 use crate::source::context::Context;
 use crate::source::delivery::{Delivery, Receipt};
-use crate::source::health::Count;
+use crate::source::health::{Count, Kind};
 
 /// A stored record is committed at once: a receipt that is awaited fills this window.
 const RECEIPT_WINDOW: usize = 2;
@@ -56,6 +56,7 @@ enum Outcome {
 /// Runs one device until the source stops.
 pub(super) async fn run(number: usize, settings: BleDevice, ends: Ends, context: Context) {
     let health = context.health.device(&settings.device);
+    health.set_kind(Kind::Bluetooth);
     let (keep, kept) = mpsc::channel(KEPT);
     let kind = kind_of(&settings.plan);
     let flow = Arc::new(Flow::new(&settings, context.inlet.device(), health));
@@ -386,7 +387,10 @@ impl Device {
 
     fn tell_state(&self) {
         self.flow.health.set_in_reach(self.link.is_in_reach());
-        self.flow.health.set_state(&self.link.words());
+        match self.link.is_in_trouble() {
+            true => self.flow.health.set_trouble(&self.link.words()),
+            false => self.flow.health.set_state(&self.link.words()),
+        }
     }
 }
 

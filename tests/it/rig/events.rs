@@ -47,6 +47,17 @@ pub(crate) fn heart_rates(count: u64) -> Vec<Observation> {
     (0..count).map(|n| heart_rate(n, 60.0 + (n % 100) as f64, start_ms + n * 1_000)).collect()
 }
 
+/// The same of four devices in turn, the first of them at this number, so that several calls go on where one ended.
+pub(crate) fn ward(first: u64, count: u64) -> Vec<Observation> {
+    let start_ms = yesterday_ms();
+    let of = |n: u64| {
+        let mut observation = heart_rate(n, 60.0 + (n % 100) as f64, start_ms + n * 1_000);
+        observation.device = format!("strap-{}", n % 4).as_str().into();
+        observation
+    };
+    (first..first + count).map(of).collect()
+}
+
 /// A timeline with one basis, number 1.
 pub(crate) fn timeline(unassigned: Unassigned) -> Arc<Timeline> {
     let basis = Basis {
@@ -67,7 +78,9 @@ pub(crate) fn batch(run: RunId, observations: &[Observation], resumed: bool) -> 
 
 /// As the store would read them back.
 pub(crate) fn chunks(run: RunId, observations: &[Observation]) -> Vec<Chunk> {
-    let chunk =
-        |(nth, part): (usize, &[Observation])| Chunk { run, first: nth as u64 * 100 + 1, observations: part.to_vec() };
+    let chunk = |(nth, part): (usize, &[Observation])| {
+        let (first, observations) = (nth as u64 * 100 + 1, part.to_vec());
+        Chunk { run, first, only_for: None, observations }
+    };
     observations.chunks(100).enumerate().map(chunk).collect()
 }

@@ -73,6 +73,9 @@ fn entry(seed: u64, number: u64) -> AsideEntry {
         heard: Heard { boot: BOOT, ms: number },
         bytes: (0..random.usize(0..2_000)).map(|_| random.u8(..)).collect(),
         destination: None,
+        which: None,
+        counters: Vec::new(),
+        resets: 0,
     }
 }
 

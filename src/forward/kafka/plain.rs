@@ -1,0 +1,441 @@
+//! At least once: the batch in hand lies in the producer's queue until every record has its report.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::Producer as _;
+use tokio::time::{Instant, timeout_at};
+
+use crate::forward::Delivery;
+use crate::forward::health::Health;
+use crate::forward::refusal::{Refusal, Trouble};
+use crate::forward::rows::{Batch, Rejected};
+use crate::report::{Kind, Report};
+
+use super::client;
+use super::client::Producer;
+use super::context::{Flight, Shared};
+use super::open::Open;
+use super::record::{NotTaken, Row, Ticket, go_on};
+use super::words::{self, Who};
+use super::{Settings, survey};
+
+/// Without a report for so long, the reason is told; it is asked for where librdkafka said nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where librdkafka already said why.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+/// Reports beside the events wait no longer than this before the events' turn.
+const REPORTS_PATIENCE: Duration = Duration::from_secs(5);
+/// From this many rows on, rendering and queueing leave the async thread.
+const LARGE: u64 = 1_000;
+
+/// The way in from async code.
+#[derive(Debug)]
+pub(super) struct Plain {
+    settings: Arc<Settings>,
+    health: Health,
+    open: Option<Open>,
+    hand: Hand,
+    /// The reports that are on their way or were not acknowledged, by their content.
+    reporting: Option<u64>,
+}
+
+/// The batch in hand, as far as the producer has it.
+#[derive(Debug, Default)]
+struct Hand {
+    /// First and last sequence, and how many rows were rendered: which batch, and how far it had come.
+    of: Option<(u64, u64, u64)>,
+    /// Rows to send before any other: refused by a full queue, or come back.
+    outbox: VecDeque<Row>,
+    /// The row that has gone alone.
+    alone: Option<Ticket>,
+    /// No row is left to render.
+    rendered: bool,
+}
+
+impl Hand {
+    fn mark(batch: &Batch) -> (u64, u64, u64) {
+        (batch.range.first, batch.range.last, batch.rendered)
+    }
+}
+
+/// Why rows are not queued further.
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    /// All are.
+    All,
+    /// The queue is full.
+    Full,
+    /// A row goes alone, or has gone alone.
+    Alone,
+    /// One was not taken.
+    Refused(RDKafkaErrorCode),
+    /// The batch's basis is gone.
+    Basis,
+}
+
+impl Plain {
+    pub(super) fn new(settings: Arc<Settings>, health: Health) -> Plain {
+        Plain { settings, health, open: None, hand: Hand::default(), reporting: None }
+    }
+
+    /// Sends what is not sent, and waits.
+    pub(super) async fn deliver(&mut self, mut batch: Batch) -> Delivery {
+        if self.hand.of != Some(Hand::mark(&batch)) {
+            // Another batch than the one whose records are on their way: those are not wanted any more.
+            if self.hand.of.is_some() {
+                self.close().await;
+            }
+            self.hand = Hand::default();
+        }
+        let again = Instant::now() + SHORT_PATIENCE;
+        loop {
+            if let Err(refusal) = self.connect().await {
+                return self.later(batch, refusal);
+            }
+            let stop;
+            (batch, stop) = self.queue(batch).await;
+            let enough = match stop {
+                Stop::All | Stop::Alone | Stop::Refused(_) => 0,
+                Stop::Full => client::MOST_RECORDS as usize / 2,
+                Stop::Basis => return Delivery::Again(unknown_basis(&batch)),
+            };
+            if !self.settled(enough, again).await {
+                let refusal = self.stalled(&mut batch).await;
+                return self.not_now(batch, refusal);
+            }
+            if stop == Stop::Full {
+                continue;
+            }
+            let Some(shared) = self.open.as_ref().map(|open| open.shared.clone()) else { continue };
+            match (self.account(&shared, &mut batch), stop) {
+                (Some(code), _) | (None, Stop::Refused(code)) => {
+                    let refusal = self.failed(&mut batch, code).await;
+                    return self.not_now(batch, refusal);
+                }
+                (None, _) if self.hand.rendered && self.hand.outbox.is_empty() => {
+                    self.hand = Hand::default();
+                    return Delivery::Done(batch);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// `Err` where the records have to be rendered anew.
+    fn not_now(&mut self, batch: Batch, refusal: Result<Refusal, Refusal>) -> Delivery {
+        match refusal {
+            Ok(refusal) => self.later(batch, refusal),
+            Err(refusal) => {
+                self.hand = Hand::default();
+                Delivery::Again(refusal)
+            }
+        }
+    }
+
+    fn later(&mut self, batch: Batch, refusal: Refusal) -> Delivery {
+        self.hand.of = Some(Hand::mark(&batch));
+        Delivery::Later(batch, refusal)
+    }
+
+    /// Makes the producer and finds the topic. Nothing is queued for a topic that was not seen yet, so that a wrong
+    /// address, password or name is known by its own words.
+    async fn connect(&mut self) -> Result<(), Refusal> {
+        if self.open.as_ref().is_some_and(|open| open.ready) {
+            return Ok(());
+        }
+        let (settings, health, open) = (self.settings.clone(), self.health.clone(), self.open.take());
+        let opened = tokio::task::spawn_blocking(move || Open::make(&settings, &health, None, open)).await;
+        let (open, result) = opened.map_err(|why| Refusal::new(Trouble::Internal, format!("connecting: {why}")))?;
+        self.open = open;
+        result
+    }
+
+    /// Queues rows until there are no more, or the queue is full.
+    async fn queue(&mut self, batch: Batch) -> (Batch, Stop) {
+        let Some(open) = &self.open else { return (batch, Stop::Full) };
+        let mut filling = Filling {
+            producer: open.producer.clone(),
+            shared: open.shared.clone(),
+            topic: self.settings.topic.clone(),
+            limit: open.limit as usize,
+            hand: std::mem::take(&mut self.hand),
+            batch,
+        };
+        let rows = if filling.hand.rendered { 0 } else { filling.batch.range.count() - filling.batch.rendered };
+        let (filling, stop) = off_thread(rows, move || {
+            let stop = filling.run();
+            (filling, stop)
+        })
+        .await;
+        self.hand = filling.hand;
+        (filling.batch, stop)
+    }
+
+    /// Waits until at most `enough` records have no report. `false` when none came for too long; not before `again`,
+    /// so that a batch that comes back has its chance.
+    async fn settled(&self, enough: usize, again: Instant) -> bool {
+        let Some(open) = &self.open else { return true };
+        let events = &open.shared.events;
+        loop {
+            let patience = if open.shared.word().is_some() { SHORT_PATIENCE } else { PATIENCE };
+            let until = (Instant::from_std(events.progress()) + patience).max(again);
+            match timeout_at(until, events.settled(enough)).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(_) if Instant::from_std(events.progress()) + patience > Instant::now() => {}
+                Err(_) => return events.waiting() <= enough,
+            }
+        }
+    }
+
+    /// Enters the outcomes in the tally; what has to go again is in the outbox. Returns why, where it should not go at
+    /// once.
+    fn account(&mut self, shared: &Shared, batch: &mut Batch) -> Option<RDKafkaErrorCode> {
+        let mut outcome = shared.events.take();
+        batch.tally.delivered += outcome.delivered;
+        batch.tally.bytes += outcome.bytes;
+        outcome.failed.sort_by_key(|(_, row)| usize::from(row.ticket));
+        let mut why = None;
+        for (code, mut row) in outcome.failed.into_iter().rev() {
+            let was_alone = self.hand.alone == Some(row.ticket);
+            match (words::of_record(code), was_alone, row.ticket) {
+                (true, true, Ticket::Event(nth)) => {
+                    let reason = words::given_up(code, row.payload.len(), shared.who());
+                    batch.tally.rejected.push(Rejected { sequence: batch.range.first + nth as u64, reason });
+                    continue;
+                }
+                // The whole request was refused: which record it was shows when each goes alone.
+                (true, _, _) => row.alone = true,
+                (false, _, _) => why = Some(code),
+            }
+            self.hand.outbox.push_front(row);
+        }
+        self.hand.alone = None;
+        why
+    }
+
+    /// Why nothing moves. `Err` where the records have to be rendered anew.
+    async fn stalled(&mut self, batch: &mut Batch) -> Result<Refusal, Refusal> {
+        let Some(open) = &self.open else { return Ok(Refusal::new(Trouble::Internal, "no producer".to_owned())) };
+        let refusal = why_silent(open, open.shared.who()).await;
+        let changed = refusal.trouble == Trouble::Access && client::fingerprint(&self.settings) != open.secrets;
+        let fatal = open.producer.client().fatal_error().is_some();
+        if (changed || fatal) && !self.remake(batch).await {
+            return Err(refusal);
+        }
+        Ok(refusal)
+    }
+
+    /// Records came back with `code`.
+    async fn failed(&mut self, batch: &mut Batch, code: RDKafkaErrorCode) -> Result<Refusal, Refusal> {
+        let Some(open) = &self.open else { return Ok(Refusal::new(Trouble::Internal, "no producer".to_owned())) };
+        let fatal = open.producer.client().fatal_error();
+        let refusal = match &fatal {
+            Some((code, text)) => words::of_code(*code, text, open.shared.who()),
+            None => words::of_code(code, "", open.shared.who()),
+        };
+        if fatal.is_some() && !self.remake(batch).await {
+            return Err(refusal);
+        }
+        Ok(refusal)
+    }
+
+    /// Ends the producer, after which a new one is made with the files as they are then. Its records come back into the
+    /// outbox. They may have arrived without our knowing, so they count as sent again. `false`: some did not come back.
+    async fn remake(&mut self, batch: &mut Batch) -> bool {
+        let Some(shared) = self.close().await else { return true };
+        let before = self.hand.outbox.len();
+        self.account(&shared, batch);
+        batch.tally.resent += (self.hand.outbox.len() - before) as u64;
+        shared.events.waiting() == 0
+    }
+
+    /// Ends the producer, off the async thread: that takes it a while. What it had left is reported as purged.
+    async fn close(&mut self) -> Option<Arc<Shared>> {
+        self.reporting = None;
+        let Open { producer, shared, .. } = self.open.take()?;
+        // An error is a panic of librdkafka's wrapper; the producer is gone in any case.
+        tokio::task::spawn_blocking(move || drop(producer)).await.ok();
+        Some(shared)
+    }
+
+    /// Sends reports, at least once each. While some are on their way the same ones are only waited for.
+    pub(super) async fn report(&mut self, kind: Kind, reports: &[Report]) -> Result<(), Refusal> {
+        self.connect().await?;
+        let Some(open) = &self.open else { return Ok(()) };
+        let flight = &open.shared.reports;
+        let who = open.shared.who().about(kind.topic());
+        let until = Instant::now() + REPORTS_PATIENCE;
+        let these = fingerprint(kind, reports);
+        if self.reporting != Some(these) {
+            if !quiet(flight, until).await {
+                return Err(why_silent(open, &who).await);
+            }
+            // What became of those nobody asks for any more.
+            flight.take();
+            self.reporting = Some(these);
+            for report in reports {
+                let mut row = Row::of_report(report);
+                while let Err((back, why)) = row.send(kind.topic(), &open.producer, flight) {
+                    match why {
+                        NotTaken::Full if timeout_at(until, flight.settled(flight.waiting() / 2)).await.is_ok() => {}
+                        NotTaken::Full => {
+                            self.reporting = None;
+                            return Err(words::of_code(RDKafkaErrorCode::QueueFull, "", &who));
+                        }
+                        NotTaken::Refused(code) => {
+                            self.reporting = None;
+                            return Err(words::of_code(code, "", &who));
+                        }
+                    }
+                    row = back;
+                }
+            }
+        }
+        if !quiet(flight, until).await {
+            return Err(why_silent(open, &who).await);
+        }
+        self.reporting = None;
+        match flight.take().failed.first() {
+            Some((code, _)) => Err(words::of_code(*code, "", &who)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            open.end();
+        }
+    }
+}
+
+/// What queueing needs, so that it can go to another thread and come back.
+struct Filling {
+    producer: Producer,
+    shared: Arc<Shared>,
+    topic: String,
+    limit: usize,
+    hand: Hand,
+    batch: Batch,
+}
+
+impl Filling {
+    fn run(&mut self) -> Stop {
+        let events = &self.shared.events;
+        while let Some(mut row) = self.hand.outbox.pop_front() {
+            let (alone, ticket) = (row.alone, row.ticket);
+            if alone && events.waiting() > 0 {
+                self.hand.outbox.push_front(row);
+                return Stop::Alone;
+            }
+            row.alone = false;
+            if let Err((mut row, why)) = row.send(&self.topic, &self.producer, events) {
+                row.alone = alone;
+                self.hand.outbox.push_front(row);
+                return why.into();
+            }
+            if alone {
+                self.hand.alone = Some(ticket);
+                return Stop::Alone;
+            }
+        }
+        match self.hand.rendered {
+            true => Stop::All,
+            false => self.render(),
+        }
+    }
+
+    fn render(&mut self) -> Stop {
+        let Filling { producer, shared, topic, limit, hand, batch } = self;
+        let first = batch.range.first;
+        let (mut room, mut rejected, mut stop) = (Vec::new(), Vec::new(), None);
+        let known = batch.fill(|sequence, event| {
+            let nth = usize::try_from(sequence - first).unwrap_or_default();
+            let row = Row::of(event, nth, std::mem::take(&mut room));
+            let size = row.size(&event.gateway_id);
+            if size > *limit {
+                let reason = words::given_up(RDKafkaErrorCode::MessageSizeTooLarge, size, shared.who());
+                rejected.push(Rejected { sequence, reason });
+                room = row.payload;
+                return go_on(false);
+            }
+            match row.send(topic, producer, &shared.events) {
+                Ok(payload) => room = payload,
+                Err((row, why)) => {
+                    hand.outbox.push_back(row);
+                    stop = Some(Stop::from(why));
+                }
+            }
+            go_on(stop.is_some())
+        });
+        batch.tally.rejected.append(&mut rejected);
+        match (known, stop) {
+            (false, _) => Stop::Basis,
+            (true, Some(stop)) => stop,
+            (true, None) => {
+                hand.rendered = true;
+                Stop::All
+            }
+        }
+    }
+}
+
+impl From<NotTaken> for Stop {
+    fn from(why: NotTaken) -> Stop {
+        match why {
+            NotTaken::Full => Stop::Full,
+            NotTaken::Refused(code) => Stop::Refused(code),
+        }
+    }
+}
+
+/// What librdkafka said, or what the brokers say when they are asked.
+async fn why_silent(open: &Open, who: &Who) -> Refusal {
+    if let Some(word) = open.shared.word() {
+        return word;
+    }
+    let (producer, shared, who) = (open.producer.clone(), open.shared.clone(), who.clone());
+    let asked = tokio::task::spawn_blocking(move || survey::why_silent(&producer, &shared, &who)).await;
+    asked.unwrap_or_else(|why| Refusal::new(Trouble::Internal, format!("asking the brokers: {why}")))
+}
+
+/// Waits until none is on its way.
+async fn quiet(flight: &Flight, until: Instant) -> bool {
+    let quiet = async { while !flight.settled(0).await {} };
+    timeout_at(until, quiet).await.is_ok()
+}
+
+fn fingerprint(kind: Kind, reports: &[Report]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    kind.hash(&mut hasher);
+    for report in reports {
+        (&report.key, &report.row).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn unknown_basis(batch: &Batch) -> Refusal {
+    Refusal::new(Trouble::Internal, format!("basis {} of the batch is not known any more", batch.range.basis))
+}
+
+/// Runs `work` on a blocking thread where it is large.
+async fn off_thread<T: Send + 'static>(rows: u64, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if rows < LARGE {
+        return work();
+    }
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            // It goes on here as if the work had been done here.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
