@@ -11,8 +11,8 @@ use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
-    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum, Sequence,
-    Settings, Settled, Stat, Verified,
+    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum,
+    Sequence, Settings, Settled, Stat, Verified,
 };
 use crate::reading::{BootId, RunId};
 use crate::report::{Kind, Report};

@@ -97,7 +97,7 @@ async fn every_kind_has_a_table_that_takes_its_rows_and_gives_them_back() {
         let columns: Vec<&str> = sent.as_object().unwrap().keys().map(String::as_str).collect();
         let final_ = if kind == Kind::Status { "" } else { "FINAL" };
         let select = format!(
-            "SELECT {} FROM {} {final_} FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers=0, \
+            "SELECT {} FROM {} {final_} FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers=1, \
              date_time_output_format='unix_timestamp'",
             columns.join(", "),
             kind.table()
@@ -219,6 +219,7 @@ fn a_heartbeat_arrives_and_a_change_of_health_makes_another_soon() {
     let refused = said(&hub, Kind::Gap);
     // The last gaps may go out only after the next start; here or there they are each counted once.
     hub.start();
+    hub.wait_until_drained(1, SOON);
     let gaps =
         wait_for(SOON, || Some(said(&hub, Kind::Gap)).filter(|gaps| !gaps.is_empty() && gaps.len() >= refused.len()));
     let gap = &gaps.expect("what was refused is a gap")[0];
