@@ -152,6 +152,7 @@ impl Batch {
             passed_over,
             damaged,
             resent,
+            in_doubt_resent: 0,
             aside: parked,
             sums: Vec::new(),
         };

@@ -220,7 +220,7 @@ fn a_heartbeat_arrives_and_a_change_of_health_makes_another_soon() {
     let refused = said(&hub, Kind::Gap);
     // The last gaps may go out only after the next start; here or there they are each counted once.
     hub.start();
-    hub.wait_until_drained(1, SOON);
+    wait_for(SOON, || (hub.output(&["status"]).0 == 0).then_some(())).expect("it runs again");
     let gaps =
         wait_for(SOON, || Some(said(&hub, Kind::Gap)).filter(|gaps| !gaps.is_empty() && gaps.len() >= refused.len()));
     let gap = &gaps.expect("what was refused is a gap")[0];
@@ -308,6 +308,7 @@ fn a_kill_at_any_moment_does_not_falsify_what_is_said_of_the_hours() {
     assert_eq!(hub.stop(), 0, "{}", hub.log());
     // After a start all is quiet, and what changed is said.
     hub.start();
+    wait_for(SOON, || (hub.output(&["status"]).0 == 0).then_some(())).expect("it runs again");
     let mut wanted = Totals::new();
     for event in lines_of(&hub.dir.path().join("archive")) {
         let hour = event["timestamp"].as_i64().unwrap() / 3_600_000 * 3_600_000;
