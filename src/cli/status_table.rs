@@ -51,12 +51,29 @@ fn head(status: &Value) -> Vec<String> {
         },
     ));
     lines.push(format!("quarantine  {} readings, {}", count(&store["aside_entries"]), size(&store["aside_bytes"])));
+    lines.extend(reports(status));
     if let Some(address) = status["local"]["address"].as_str() {
         lines.push(format!("answers     http://{address}"));
     } else if let Some(trouble) = status["local"]["trouble"].as_str() {
         lines.push(format!("answers     NOT: {trouble}"));
     }
     lines
+}
+
+/// What waits beside the events, and why, where something does.
+fn reports(status: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let healths = list(&status["destinations"]);
+    let line = |stored: &Value| {
+        let waiting: u64 = stored["reports_waiting"].as_object()?.values().map(count).sum();
+        let health = healths.iter().find(|health| health["name"] == stored["name"]);
+        let reason = health.and_then(|health| Some(format!(": {}", health["reports_reason"].as_str()?)));
+        let line = format!("reports     {waiting} wait for {}{}", text(&stored["name"]), reason.unwrap_or_default());
+        (waiting > 0).then_some(line)
+    };
+    let gaps = Some(count(&status["store"]["gaps"])).filter(|gaps| *gaps > 0);
+    let gaps = gaps.map(|gaps| format!("gaps        {gaps} not reported yet"));
+    list(&status["store"]["destinations"]).iter().filter_map(line).chain(gaps).collect()
 }
 
 fn destinations(status: &Value) -> Vec<Vec<String>> {
@@ -178,7 +195,9 @@ mod tests {
             "ready": { "ready": false, "offline": false, "reasons": ["destination warehouse: refused"] },
             "clock": { "state": "waiting for the clock, at most 10 min", "synchronised": false },
             "store": { "unhealthy": null, "disk_bytes": 1_048_576, "free_bytes": 2_097_152, "aside_entries": 3,
-                "aside_bytes": 1_024, "evicted": 0, "sealed": true },
+                "aside_bytes": 1_024, "evicted": 0, "sealed": true, "gaps": 2, "destinations": [
+                    { "name": "archive", "reports_waiting": {} },
+                    { "name": "warehouse", "reports_waiting": { "status": 3, "gap": 1 } } ] },
             "local": { "address": "127.0.0.1:8787", "trouble": null },
             "ledger": {
                 "intake": { "accepted": 9, "decoded": 8, "refused": 1, "stored": 8 },
@@ -186,7 +205,8 @@ mod tests {
             },
             "destinations": [
                 { "name": "archive", "state": "idle", "waiting": 1, "oldest_waiting_s": 2, "reason": null },
-                { "name": "warehouse", "state": "retrying", "waiting": 8, "oldest_waiting_s": 93_784, "reason": "refused" },
+                { "name": "warehouse", "state": "retrying", "waiting": 8, "oldest_waiting_s": 93_784, "reason": "refused",
+                    "reports_reason": "no such table" },
             ],
             "devices": [
                 { "name": "adapter hci0", "kind": "radio", "state": "listening", "trouble": false, "heard_ago_s": null,
@@ -201,6 +221,8 @@ NOT READY   destination warehouse: refused
 clock       waiting for the clock, at most 10 min (not synchronised)
 store       well; 1.0 MiB on disk, 2.0 MiB free, sealed
 quarantine  3 readings, 1.0 KiB
+reports     4 wait for warehouse: no such table
+gaps        2 not reported yet
 answers     http://127.0.0.1:8787
 
 DESTINATION  STATE     WAITING  OLDEST  DELIVERED  REASON

@@ -117,8 +117,7 @@ impl Own {
     }
 
     fn sums_of(&self, name: &str) -> impl Iterator<Item = (&SumKey, &Shard)> {
-        let all = self.sums.range((name.to_owned(), 0, 0)..=(name.to_owned(), u32::MAX, u8::MAX));
-        all.map(|(key, shard)| (key, shard))
+        self.sums.range((name.to_owned(), 0, 0)..=(name.to_owned(), u32::MAX, u8::MAX))
     }
 
     fn bound_sums(&mut self, name: &str) {

@@ -100,6 +100,14 @@ fn records(hub: &Hub) -> Vec<Value> {
         );
         rows.extend(waiting.iter().map(|report| serde_json::from_str::<Value>(&report.row).unwrap()));
     });
+    // A kill may come before the cursor of the reports is durable: then they stand there once more, as they were.
+    let mut seen = Vec::new();
+    rows.retain(|row| {
+        !seen.contains(row) && {
+            seen.push(row.clone());
+            true
+        }
+    });
     rows
 }
 
