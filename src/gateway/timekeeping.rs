@@ -86,7 +86,9 @@ impl Timekeeping {
             }
             let (_, basis) = timeline.bases.last_key_value()?;
             let zone = TimeZone::get(&basis.timezone).ok()?;
-            Some(zone.to_datetime(Timestamp::from_millisecond(system::wall_ms()).ok()?))
+            // Not the wall clock itself: somebody may have stepped it since it was synchronised.
+            let (now_ms, _) = timeline.anchors.known_ms(timeline.anchors.version(), system::heard_now(boot))?;
+            Some(zone.to_datetime(Timestamp::from_millisecond(now_ms).ok()?))
         })
     }
 
@@ -202,7 +204,7 @@ async fn follow_clock(
     }
 }
 
-/// Appends an anchor if the clocks tell something new: stored first, then used.
+/// Appends an anchor if the clocks tell something new, and raises the floor now and then: stored first, then used.
 async fn look(
     keeper: &mut Keeper,
     store: &Store,
@@ -212,15 +214,26 @@ async fn look(
     if boot == BootId::WALL {
         return Ok(());
     }
-    let Some(anchor) = keeper.observe(system::sample()) else { return Ok(()) };
+    let sample = system::sample();
+    let (anchor, floor) = (keeper.observe(sample), keeper.floor(sample));
+    if anchor.is_none() && floor.is_none() {
+        return Ok(());
+    }
     let mut after = Timeline::clone(&timeline.borrow());
-    let needed = store.boots_needed();
-    after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of));
-    after.anchors.append(anchor);
+    if let Some(anchor) = anchor {
+        let needed = store.boots_needed();
+        after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of));
+        after.anchors.append(anchor);
+    }
+    if let Some(floor_ms) = floor {
+        after.anchors.raise_floor(floor_ms);
+    }
     let value = serde_cbor::to_vec(&after.anchors)?;
     let change = StateChange { key: ANCHORS.to_owned(), value: Some(value) };
     store.commit(Commit { state: vec![change], ..Commit::default() }).await.context("storing the clock's anchor")?;
-    info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
+    if let Some(anchor) = anchor {
+        info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
+    }
     timeline.send_replace(Arc::new(after));
     Ok(())
 }
