@@ -14,6 +14,9 @@ pub mod system;
 
 pub mod keeper;
 
+#[cfg(feature = "failpoints")]
+mod injected;
+
 /// From `from_ms` of this boot's uptime on, Unix time is uptime plus `offset_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {

@@ -4,6 +4,9 @@
 //! With no Cargo features only the values and the pure rooms exist; that is what the Query API builds on.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
 
+#[macro_use]
+pub mod crash;
+
 pub mod reading;
 
 pub mod observation;

@@ -6,6 +6,8 @@ use biogate::cli;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    biogate::crash::arm();
     let arguments = cli::Arguments::parse();
     let (format, usual) = arguments.logging();
     cli::logging::start(format, usual);

@@ -1,7 +1,7 @@
 //! Observation + clock anchors + assignments -> event. Pure: the same inputs render the same rows at every retry.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -14,6 +14,10 @@ use crate::event::{ClockQuality, Event, event_id};
 use crate::observation::{Counted, DeviceTime, Observation, Value};
 use crate::reading::{Heard, RunId};
 
+pub mod history;
+
+use history::{Assignment, Worn};
+
 /// Everything but the anchors that a row depends on. A change makes a new version; a range in hand names its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Basis {
@@ -25,7 +29,7 @@ pub struct Basis {
     pub location: Option<Arc<str>>,
     /// What becomes of an observation of nobody.
     pub unassigned: Unassigned,
-    /// Who wore what since when; of one device oldest first.
+    /// Who wore what, from when to when, in the order in which it was said.
     pub assignments: Vec<Assignment>,
 }
 
@@ -38,19 +42,6 @@ pub enum Unassigned {
     Forward,
     /// It is set aside until somebody is assigned.
     Park,
-}
-
-/// A device belongs to a person and a place from some moment on, until the next assignment of the same device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// The device_id.
-    pub device: Arc<str>,
-    /// The person; `None` ends an assignment.
-    pub user_id: Option<Uuid>,
-    /// The room; `None` is the hub's own.
-    pub location: Option<Arc<str>>,
-    /// Since when; `None` is since always (the device was first configured together with its person).
-    pub from: Option<Heard>,
 }
 
 /// What a range was rendered with.
@@ -95,8 +86,7 @@ pub struct Resolver<'a> {
     version: u64,
     basis: &'a Basis,
     zone: TimeZone,
-    /// Of each device its assignments with their moments in Unix milliseconds, oldest first.
-    assignments: HashMap<&'a str, Vec<(i64, &'a Assignment)>>,
+    worn: Worn<'a>,
     /// The metadata's name for the profile: one allocation for all rows.
     profile_key: Arc<str>,
     /// The minute since 1970 that was asked last, and its offset: rows come many to a minute, and no zone changes its
@@ -125,14 +115,10 @@ fn is_believable(unix_ms: i64, heard_ms: i64) -> bool {
 impl<'a> Resolver<'a> {
     /// A resolver that sees the first `version` anchors. An unknown time zone name is UTC: it was checked with the configuration.
     pub fn new(anchors: &'a Anchors, version: u64, basis: &'a Basis) -> Self {
-        let mut assignments: HashMap<&str, Vec<(i64, &Assignment)>> = HashMap::new();
-        for assignment in &basis.assignments {
-            let from = assignment.from.map_or(i64::MIN, |heard| anchors.unix_ms(version, heard).0);
-            assignments.entry(&assignment.device).or_default().push((from, assignment));
-        }
+        let worn = Worn::new(&basis.assignments, |heard| anchors.unix_ms(version, heard).0);
         let zone = TimeZone::get(&basis.timezone).unwrap_or(TimeZone::UTC);
         let profile_key = "profile".into();
-        Resolver { anchors, version, basis, zone, assignments, profile_key, last_offset: Cell::new((i64::MIN, 0)) }
+        Resolver { anchors, version, basis, zone, worn, profile_key, last_offset: Cell::new((i64::MIN, 0)) }
     }
 
     /// The row of an observation of this run.
@@ -149,8 +135,8 @@ impl<'a> Resolver<'a> {
             (Some(counted), None) => counted,
             (None, None) => (heard_ms, heard_clock),
         };
-        let assignment = self.assignment(&observation.device, timestamp);
-        let user_id = match (assignment.and_then(|found| found.user_id), self.basis.unassigned) {
+        let said = self.worn.of(&observation.device);
+        let user_id = match (said.person(timestamp), self.basis.unassigned) {
             (Some(user_id), _) => user_id,
             (None, Unassigned::Forward) => Uuid::nil(),
             (None, Unassigned::Park) => return Resolved::Parked(observation),
@@ -158,7 +144,7 @@ impl<'a> Resolver<'a> {
         // The boot in which the period began may be long forgotten; then nobody knows when that was.
         let began = observation.since.and_then(|since| self.anchors.known_ms(self.version, since));
         let period_start = began.map(|(began_ms, _)| began_ms.min(timestamp));
-        let location = assignment.and_then(|found| found.location.clone()).or_else(|| self.basis.location.clone());
+        let location = said.place(timestamp).or(self.basis.location.as_ref()).cloned();
         let event_id = event_id(run, &observation);
         let mut metadata = observation.metadata;
         match (observation.device_time, counted, own_ms) {
@@ -214,11 +200,6 @@ impl<'a> Resolver<'a> {
 
     fn unix_of_local(&self, local: civil::DateTime) -> Option<i64> {
         self.zone.to_timestamp(local).ok().map(|instant| instant.as_millisecond())
-    }
-
-    fn assignment(&self, device: &str, at_ms: i64) -> Option<&'a Assignment> {
-        let history = self.assignments.get(device)?;
-        history.iter().rev().find(|(from, _)| *from <= at_ms).map(|(_, assignment)| *assignment)
     }
 
     fn offset_min(&self, unix_ms: i64) -> i16 {

@@ -26,7 +26,7 @@ pub(super) enum BufferCommand {
     /// Prints the oldest kept events, one JSON line each, as they would be sent now
     Export(ListArgs),
     /// What was set aside (refused, implausible, rejected, parked): lists it, brings it back, removes it
-    Quarantine(QuarantineArgs),
+    Quarantine(Box<QuarantineArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -53,13 +53,13 @@ pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<E
         BufferCommand::Stat(output) => stat(&config, output.json).await,
         BufferCommand::Verify(output) => verify(&config, output.json).await,
         BufferCommand::Export(list) => export(&config, list.limit).await,
-        BufferCommand::Quarantine(arguments) => super::quarantine::run(arguments, config).await,
+        BufferCommand::Quarantine(arguments) => super::quarantine::run(*arguments, config).await,
     }
 }
 
 /// Opens the store as a command does while no gateway runs.
 pub(super) fn open(config: &Config) -> anyhow::Result<Store> {
-    let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+    let names = config.cursors();
     let boot = system::boot_id().context("reading this boot's id")?;
     let dir = &config.store.dir;
     anyhow::ensure!(dir.exists(), "there is no store in {}; start `biogate run` first", dir.display());

@@ -13,6 +13,8 @@ use profile_folders::ProfileFolders;
 
 #[cfg(feature = "ble")]
 mod add;
+mod assign;
+mod assignments;
 mod buffer;
 mod capture;
 mod check;
@@ -25,6 +27,7 @@ mod dialogue;
 pub mod explain;
 mod ledger_line;
 pub mod logging;
+mod moment;
 #[cfg(feature = "ble")]
 mod near;
 #[cfg(feature = "ble")]
@@ -83,6 +86,12 @@ enum Command {
     /// Pairs with a sensor that asks for it
     #[cfg(feature = "ble")]
     Pair(pair::PairArgs),
+    /// Says who wears a sensor, from now on or for a time that is over
+    Assign(assign::AssignArgs),
+    /// Says that nobody wears a sensor any more
+    Unassign(assign::UnassignArgs),
+    /// Shows who wears what, and who wore it before
+    Assignments(assignments::AssignmentsArgs),
     /// Shows what a frame means
     Decode(decode::DecodeArgs),
     /// Lists, shows and tests device profiles
@@ -127,6 +136,9 @@ impl Arguments {
             Command::Add(arguments) => block_on(add::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Pair(arguments) => block_on(pair::run(arguments, &config)),
+            Command::Assign(arguments) => block_on(assign::assign(arguments, &config)),
+            Command::Unassign(arguments) => block_on(assign::unassign(arguments, &config)),
+            Command::Assignments(arguments) => block_on(assignments::run(arguments, &config)),
             Command::Decode(arguments) => arguments.run(),
             Command::Profiles(command) => command.run(),
             Command::Record(arguments) => block_on(record::run(arguments, &config)),
@@ -151,6 +163,7 @@ fn is_wrong_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.is::<config::Error>()
             || cause.is::<ProfileError>()
+            || cause.is::<assign::Refused>()
             || matches!(cause.downcast_ref(), Some(schema::Error::Usage(_)))
     })
 }

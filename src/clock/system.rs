@@ -28,6 +28,10 @@ const FAR_FUTURE_S: i64 = 1 << 40;
 
 /// The id of this boot.
 pub fn boot_id() -> io::Result<BootId> {
+    #[cfg(feature = "failpoints")]
+    if let Some(boot) = super::injected::now().and_then(|clock| clock.boot) {
+        return Ok(boot);
+    }
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     Uuid::parse_str(text.trim()).map(BootId).map_err(io::Error::other)
 }
@@ -35,7 +39,12 @@ pub fn boot_id() -> io::Result<BootId> {
 /// Milliseconds since this boot, suspended time included (CLOCK_BOOTTIME).
 pub fn uptime_ms() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
-    (now.tv_sec as u64) * 1_000 + (now.tv_nsec as u64) / 1_000_000
+    let uptime_ms = (now.tv_sec as u64) * 1_000 + (now.tv_nsec as u64) / 1_000_000;
+    #[cfg(feature = "failpoints")]
+    if let Some(clock) = super::injected::now() {
+        return uptime_ms.saturating_add_signed(clock.uptime_ms);
+    }
+    uptime_ms
 }
 
 /// Now, as a reading's stamp.
@@ -48,7 +57,12 @@ pub fn heard_now(boot: BootId) -> Heard {
 
 /// The wall clock in Unix milliseconds, right or wrong.
 pub fn wall_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+    #[cfg(feature = "failpoints")]
+    if let Some(clock) = super::injected::now() {
+        return wall_ms.saturating_add(clock.wall_ms);
+    }
+    wall_ms
 }
 
 /// Uptime, wall clock and the kernel's word on it, taken together: where this process was halted between two of them,
@@ -59,6 +73,8 @@ pub fn sample() -> Sample {
         // A kernel that does not answer is taken as not synchronised: the cautious side. Asked first: a clock that is
         // synchronised between the two is seen the next time.
         let synchronised = adjtimex(&mut Timex::new()).is_ok_and(|state| state != TIME_ERROR);
+        #[cfg(feature = "failpoints")]
+        let synchronised = super::injected::now().map_or(synchronised, |clock| clock.synchronised);
         let (before, wall_ms, after) = (uptime_ms(), wall_ms(), uptime_ms());
         let apart = after.saturating_sub(before);
         if apart < best.0 {
@@ -91,6 +107,10 @@ impl StepWatch {
 
     /// Returns after the next step.
     pub async fn stepped(&mut self) -> io::Result<()> {
+        #[cfg(feature = "failpoints")]
+        if super::injected::now().is_some() {
+            return super::injected::changed().await;
+        }
         let mut ready = self.timer.readable_mut().await?;
         // ECANCELED tells of the step, and reading it clears the condition; arming again makes the next one seen.
         let _cancelled = rustix::io::read(ready.get_inner(), &mut [0u8; 8]);

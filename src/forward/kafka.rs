@@ -6,9 +6,14 @@
 
 mod client;
 mod context;
+mod cursor;
+mod exact;
+mod fences;
+mod open;
 mod plain;
 mod record;
 mod survey;
+mod transaction;
 mod words;
 
 use std::path::PathBuf;
@@ -20,6 +25,7 @@ use crate::forward::rows::Batch;
 use crate::forward::{BatchLimit, Delivery};
 use crate::report::{Kind, Report};
 
+use exact::Exact;
 use plain::Plain;
 
 pub use survey::{Found, survey};
@@ -113,20 +119,31 @@ pub enum Sasl {
 /// The destination.
 #[derive(Debug)]
 pub struct Kafka {
+    /// Takes the events without `exactly_once`, and reports in any case: they need no transaction.
     plain: Plain,
+    exact: Option<Exact>,
 }
 
 impl Kafka {
     /// A destination that has not been spoken to.
-    pub fn new(_name: &str, settings: Settings, health: Health) -> Kafka {
+    pub fn new(name: &str, settings: Settings, health: Health) -> Kafka {
         let settings = Arc::new(settings);
-        Kafka { plain: Plain::new(settings, health) }
+        let exact = settings.exactly_once.then(|| Exact::new(name, settings.clone(), health.clone()));
+        Kafka { plain: Plain::new(settings, health), exact }
     }
 
     /// Sends what of the batch is not sent yet and waits for the acknowledgements. A batch that comes back is waited
     /// for further; its records never left the producer.
     pub async fn deliver(&mut self, batch: Batch) -> Delivery {
-        self.plain.deliver(batch).await
+        match &mut self.exact {
+            Some(exact) => exact.deliver(batch).await,
+            None => self.plain.deliver(batch).await,
+        }
+    }
+
+    /// Lets go of the batch in hand and drops what of it is in the producer. `true`: records of it may have arrived.
+    pub async fn abandon(&mut self) -> bool {
+        self.plain.abandon().await
     }
 
     /// Sends reports to the topic of their kind. They go at least once.

@@ -130,6 +130,11 @@ impl Batch {
         true
     }
 
+    /// The hub's name in its rows. `None` when the timeline lacks the range's basis.
+    pub fn gateway(&self) -> Option<Arc<str>> {
+        self.timeline.bases.get(&self.range.basis).map(|basis| basis.gateway_id.clone())
+    }
+
     /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
     pub fn settle(self, chunks: &[Chunk]) -> Settled {
         let Tally { delivered, resent, damaged, passed_over, bytes: _, parked, rejected } = self.tally;
@@ -140,6 +145,7 @@ impl Batch {
             passed_over,
             damaged,
             resent,
+            in_doubt_resent: 0,
             aside: parked,
         };
         for Rejected { sequence, reason } in rejected {

@@ -11,14 +11,18 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::basis;
+use super::persons::Known;
+use super::{basis, persons};
 use crate::clock::Anchors;
 use crate::clock::keeper::{Held, Keeper};
 use crate::clock::system::{self, StepWatch};
 use crate::config::Config;
 use crate::forward::Gate;
+use crate::local::board::Board;
+use crate::local::persons::{Answer, Change};
 use crate::reading::BootId;
 use crate::resolve::Timeline;
+use crate::resolve::history::Assignment;
 use crate::source::context::WallClock;
 use crate::store::{Commit, StateChange, Store};
 
@@ -54,13 +58,17 @@ impl Timekeeping {
         let timeline = stored(store);
         let mut keeper = Keeper::new(config.clock, boot, system::uptime_ms(), &timeline.anchors);
         let (gateway_id, changes) = basis::gateway_id(config, store);
-        store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing the hub's name")?;
+        if !changes.is_empty() {
+            store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing the hub's name")?;
+        }
         let (timeline, _) = watch::channel(Arc::new(timeline));
         let timeline = Arc::new(timeline);
         look(&mut keeper, store, &timeline, boot).await?;
         let (gating, gate) = watch::channel(gate_of(held_for(&keeper, boot)));
         let changing = Arc::new(Mutex::new(()));
-        let task = tokio::spawn(follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone()));
+        let cursors = config.cursors();
+        let task = follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone(), cursors);
+        let task = tokio::spawn(task);
         let timekeeping = Timekeeping { boot, gateway_id, timeline, gate, changing, task };
         timekeeping.follow(config, store).await?;
         Ok(timekeeping)
@@ -100,38 +108,50 @@ impl Timekeeping {
     /// Makes a new version of the basis if the configuration says something new, and forgets those that no range names.
     pub(super) async fn follow(&self, config: &Config, store: &Store) -> anyhow::Result<()> {
         let _one_at_a_time = self.changing.lock().await;
+        self.revise(config, store, None).await
+    }
+
+    /// The same, with what a command says about a device.
+    pub(super) async fn assign(
+        &self,
+        config: &Config,
+        store: &Store,
+        board: &Board,
+        change: &Change,
+    ) -> anyhow::Result<Answer> {
+        let _one_at_a_time = self.changing.lock().await;
+        let timeline = self.timeline.borrow().clone();
+        let mut heard = persons::remembered(store);
+        heard.extend(board.sources.snapshot().into_iter().map(|device| device.name));
+        let known = Known { config, timeline: &timeline, heard, now: system::heard_now(self.boot) };
+        let said = match known.statement(change) {
+            Ok(said) => said,
+            Err(why) => return Ok(Answer::Refused(why)),
+        };
+        self.revise(config, store, Some(said.clone())).await?;
+        info!(device = &*change.device, "who wears it was changed by command");
+        known.done(&said, &self.timeline.borrow()).map(Answer::Done).context("what was said is not in the history")
+    }
+
+    async fn revise(&self, config: &Config, store: &Store, command: Option<Assignment>) -> anyhow::Result<()> {
         let before = self.timeline.borrow().clone();
-        let newest = before.bases.iter().next_back();
-        let next =
-            basis::of(config, self.gateway_id.clone(), newest.map(|(_, basis)| basis), system::heard_now(self.boot));
-        let mut after = Timeline::clone(&before);
-        let mut changes = Vec::new();
-        if newest.map(|(_, basis)| basis) != Some(&next) {
-            let number = newest.map_or(1, |(number, _)| number + 1);
-            changes.push(basis::change(number, Some(&next))?);
-            after.bases.insert(number, next);
-        }
-        let in_hand: Vec<u64> =
-            config.destinations.iter().filter_map(|to| Some(store.in_hand(&to.name)?.basis)).collect();
-        let newest = after.bases.keys().next_back().copied();
-        let unneeded: Vec<u64> = before
-            .bases
-            .keys()
-            .copied()
-            .filter(|number| Some(*number) != newest && !in_hand.contains(number))
-            .collect();
-        for number in unneeded {
-            // The newest but one may be named by a range that is being cut at this moment; it goes with the next change.
-            if Some(number + 1) != newest {
-                changes.push(basis::change(number, None)?);
-                after.bases.remove(&number);
-            }
-        }
-        if !changes.is_empty() {
-            store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing who wears what")?;
+        let news = basis::News {
+            config,
+            gateway_id: self.gateway_id.clone(),
+            anchors: &before.anchors,
+            now: system::heard_now(self.boot),
+            told: persons::told(store),
+        };
+        let next = news.over(before.bases.last_key_value().map(|(_, basis)| basis), command);
+        let cursors = config.cursors();
+        let in_hand = persons::in_hand(store, cursors.iter().map(String::as_str));
+        let (after, state) = basis::next_version(&before, next, &in_hand)?;
+        if !state.is_empty() {
+            store.commit(Commit { state, ..Commit::default() }).await.context("storing who wears what")?;
             self.timeline.send_replace(Arc::new(after));
         }
-        Ok(())
+        let timeline = self.timeline.borrow().clone();
+        persons::tell(store, &timeline).await
     }
 
     /// Returns only when the task has ended, with the reason.
@@ -176,13 +196,20 @@ async fn follow_clock(
     boot: BootId,
     gating: watch::Sender<Gate>,
     changing: Arc<Mutex<()>>,
+    destinations: Vec<String>,
 ) -> anyhow::Result<()> {
     let mut steps = StepWatch::new().context("watching for steps of the clock")?;
     let mut told = None;
     loop {
         {
             let _one_at_a_time = changing.lock().await;
-            look(&mut keeper, &store, &timeline, boot).await?;
+            if look(&mut keeper, &store, &timeline, boot).await? {
+                let before = timeline.borrow().clone();
+                let settled = persons::settle(&store, &before, boot, &destinations).await?;
+                settled.into_iter().for_each(|settled| drop(timeline.send_replace(Arc::new(settled))));
+            }
+            let now = timeline.borrow().clone();
+            persons::tell(&store, &now).await?;
         }
         let held = held_for(&keeper, boot);
         let gate = gate_of(held);
@@ -204,25 +231,29 @@ async fn follow_clock(
     }
 }
 
-/// Appends an anchor if the clocks tell something new, and raises the floor now and then: stored first, then used.
+/// Appends an anchor if the clocks tell something new, and raises the floor now and then: stored first, then used. Returns
+/// whether there is a new anchor.
 async fn look(
     keeper: &mut Keeper,
     store: &Store,
     timeline: &watch::Sender<Arc<Timeline>>,
     boot: BootId,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     if boot == BootId::WALL {
-        return Ok(());
+        return Ok(false);
     }
     let sample = system::sample();
     let (anchor, floor) = (keeper.observe(sample), keeper.floor(sample));
     if anchor.is_none() && floor.is_none() {
-        return Ok(());
+        return Ok(false);
     }
-    let mut after = Timeline::clone(&timeline.borrow());
+    let before = timeline.borrow().clone();
+    let mut after = Timeline::clone(&before);
     if let Some(anchor) = anchor {
         let needed = store.boots_needed();
-        after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of));
+        let said: Vec<&Assignment> = before.bases.values().flat_map(|basis| &basis.assignments).collect();
+        let is_named = |of: BootId| said.iter().any(|said| said.needs(of));
+        after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of) || is_named(of));
         after.anchors.append(anchor);
     }
     if let Some(floor_ms) = floor {
@@ -235,5 +266,5 @@ async fn look(
         info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
     }
     timeline.send_replace(Arc::new(after));
-    Ok(())
+    Ok(anchor.is_some())
 }

@@ -72,7 +72,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The names that differ from this one by little, nearest first.
-pub(super) fn near<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub fn near<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let allowed = 2 + wrong.len() / 5;
     let mut found: Vec<(usize, &str)> = names
         .map(|name| (distance(wrong, name), name))

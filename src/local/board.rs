@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use super::persons::Order;
 use crate::clock::system;
+use crate::coverage::LastDay;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
 use crate::local::condition::{Condition, Destination, Seen};
@@ -41,6 +43,12 @@ pub struct Board {
     pub quarantine: Arc<Quarantine>,
     /// Whether rows wait for the clock.
     pub gate: watch::Receiver<Gate>,
+    /// Changes of who wears what, for the gateway to carry out.
+    pub orders: mpsc::Sender<Order>,
+    /// Where what will never come is told to the account of each device's seconds.
+    pub gone: mpsc::Sender<Vec<store::Gap>>,
+    /// Seconds of each device in the last 24 hours.
+    pub last_day: watch::Receiver<LastDay>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,

@@ -3,7 +3,7 @@
 //! GET what `answer` has for everybody, and `/near` (the Bluetooth peripherals that are heard),
 //! `/quarantine?limit=N`, `/verify`, `/export?limit=N`, `/record` (one JSON line a frame, until the client goes) and
 //! `/tap` (one JSON line an event). Every other answer is one document. POST carries out a command, a JSON document of
-//! at most 64 KiB: `/quarantine/...`. Answers are bounded.
+//! at most 64 KiB: `/quarantine/...`, `/assign`, and `/assignments`, which tells who wears what. Answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -27,8 +27,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::answer::{self, Answer, PATHS, json_or_problem, text as problem};
+use super::answer::{self, Answer, PATHS, json, json_or_problem, text as problem};
 use super::board::Board;
+use super::persons;
 use super::tap::{self, Shown};
 use crate::quarantine::Filter;
 use crate::source::recorded::RecordedFrame;
@@ -147,6 +148,9 @@ async fn command(board: &Board, request: Request<Incoming>) -> Answer {
         "/quarantine/list" | "/quarantine/replay" | "/quarantine/drop" => {
             json_or_problem(super::quarantine::command(&board.quarantine, &path, asked).await)
         }
+        "/assign" => json_or_problem(persons::assign(&board.orders, asked).await.map_err(|why| format!("{why:#}"))),
+        // Names of persons: asked for like a command, so that only who may command is told.
+        "/assignments" => json(&persons::worn(&board.timeline.borrow(), asked["device"].as_str())),
         _ => problem(StatusCode::NOT_FOUND, &format!("no command {path} is known here")),
     }
 }

@@ -8,5 +8,6 @@ pub mod control;
 pub mod exposition;
 pub mod listener;
 pub mod metrics;
+pub mod persons;
 pub mod quarantine;
 mod tap;

@@ -18,10 +18,10 @@ const SURELY_FITTING_VALUE: usize = 64 * 1024;
 impl Queue {
     /// Makes a commit durable and lets forwarders that wait see it.
     pub(super) fn commit(&mut self, commit: Commit) -> Result<Option<RangeInclusive<Sequence>>, Error> {
+        self.check_state(&commit.state)?;
+        self.make_room_for(&commit)?;
         let Commit { observations, state, aside, intake, run, only_for, replayed } = commit;
         let run = run.unwrap_or(self.run);
-        self.check_state(&state)?;
-        self.make_room()?;
         if !aside.is_empty() {
             self.set_aside(aside)?;
         }
@@ -61,6 +61,16 @@ impl Queue {
         self.sync(state)?;
         self.remove_empty_aside(&replayed)?;
         Ok((!observations.is_empty()).then(|| first..=first + observations.len() as u64 - 1))
+    }
+
+    /// Makes one state key durable. Unlike a commit it does not wait for the limits of the queue: what lets the queue
+    /// drain must not wait for its draining.
+    pub(super) fn note(&mut self, change: StateChange) -> Result<(), Error> {
+        let changes = vec![change];
+        self.check_state(&changes)?;
+        self.roll_if_full()?;
+        self.put(&[], &changes)?;
+        self.sync(changes)
     }
 
     fn check_state(&mut self, state: &[StateChange]) -> Result<(), Error> {

@@ -33,11 +33,13 @@ impl Queue {
         };
         let range = Range { first, last, anchors: waiter.anchors, basis: waiter.basis };
         self.hold(&waiter.destination, first, Some(range.clone()));
+        crash_point!("store.range.before");
         if let Err(error) = self.write_changes() {
             // A full disk was noticed before anything was written: the cut did not happen.
             self.hold(&waiter.destination, first, None);
             return refuse(waiter.reply, error);
         }
+        crash_point!("store.range.after");
         // A forwarder that went away meanwhile finds its range in hand when it comes back.
         drop(waiter.reply.send(Ok(range)));
         Ok(())
@@ -121,6 +123,7 @@ impl Queue {
         if !settled.aside.is_empty() {
             self.set_aside(settled.aside)?;
         }
+        crash_point!("store.cursor.before");
         if let Some(destination) = self.own.destination_mut(name) {
             destination.cursor = range.last + 1;
             destination.range = None;
@@ -130,7 +133,9 @@ impl Queue {
             destination.tally.passed_over += settled.passed_over;
             destination.tally.damaged += settled.damaged + uncounted;
             destination.tally.resent += settled.resent;
+            destination.tally.in_doubt_resent += settled.in_doubt_resent;
         }
+        crash_point!("store.cursor.after");
         self.close_unneeded();
         if self.own.drained(self.newest.number).next().is_some() {
             self.free_reserve()?;

@@ -127,8 +127,10 @@ pub(super) fn finish_birth(dir: &Path, number: u64) -> io::Result<()> {
     let new = named(dir, "new", number);
     sync_new(dir, number)?;
     reach("birth-before-rename");
+    crash_point!("store.rename.before");
     fs::rename(&new, named(dir, "gen", number))?;
     reach("birth-after-rename");
+    crash_point!("store.rename.after");
     sync_dir(dir)
 }
 
@@ -136,6 +138,7 @@ pub(super) fn finish_birth(dir: &Path, number: u64) -> io::Result<()> {
 pub(super) fn remove(dir: &Path, number: u64) -> io::Result<()> {
     let trash = named(dir, "trash", number);
     reach("death-before-rename");
+    crash_point!("store.death.before");
     match fs::rename(named(dir, "gen", number), &trash) {
         // Damaged beyond saving, so it lies in `damaged/`.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -143,7 +146,10 @@ pub(super) fn remove(dir: &Path, number: u64) -> io::Result<()> {
     }
     sync_dir(dir)?;
     reach("death-after-rename");
-    fs::remove_dir_all(&trash)
+    crash_point!("store.death.renamed");
+    fs::remove_dir_all(&trash)?;
+    crash_point!("store.death.after");
+    Ok(())
 }
 
 /// Moves a generation that does not open to `damaged/` and says where it lies now.

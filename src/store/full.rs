@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::folder::{self, RESERVE_BYTES};
 use super::queue::Queue;
-use super::{Error, Gap, GapCause, WhenFull};
+use super::{Commit, Error, Gap, GapCause, IntakeTally, WhenFull};
 use crate::reading::Heard;
 
 impl Queue {
     /// Makes room for one more commit, or says that there is none.
-    pub(super) fn make_room(&mut self) -> Result<(), Error> {
+    fn make_room(&mut self) -> Result<(), Error> {
         if self.settings.when_full == WhenFull::EvictOldest {
             self.evict_aged()?;
         }
@@ -25,11 +25,23 @@ impl Queue {
         self.ensure_reserve()
     }
 
-    /// Whether a commit may be written now. A refusal stands in `stat` until there is room again.
-    pub(super) fn has_room(&mut self) -> Result<bool, Error> {
-        match self.make_room() {
+    /// The same for what the gateway notes of itself, its clock and names: only the disk can stand against it, not the
+    /// limits. Nothing is forwarded before it is stored, so a store at its limit would wait for room for ever.
+    fn make_room_for_state(&self) -> Result<(), Error> {
+        self.free_reserve()?;
+        self.ensure_reserve()
+    }
+
+    /// Makes room for this commit, or says that there is none.
+    pub(super) fn make_room_for(&mut self, commit: &Commit) -> Result<(), Error> {
+        if is_of_a_source(commit) { self.make_room() } else { self.make_room_for_state() }
+    }
+
+    /// Whether this commit may be written now. A refusal stands in `stat` until there is room again.
+    pub(super) fn has_room_for(&mut self, commit: &Commit) -> Result<bool, Error> {
+        match self.make_room_for(commit) {
             Ok(()) => {
-                if self.no_room.take().is_some() {
+                if is_of_a_source(commit) && self.no_room.take().is_some() {
                     tracing::info!("there is room again");
                 }
                 Ok(true)
@@ -169,4 +181,8 @@ impl Queue {
         self.damaged_bytes = folder::disk_bytes(&damaged);
         went
     }
+}
+
+fn is_of_a_source(commit: &Commit) -> bool {
+    !commit.observations.is_empty() || !commit.aside.is_empty() || commit.intake != IntakeTally::default()
 }

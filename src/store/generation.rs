@@ -145,7 +145,9 @@ impl Generation {
             }
         };
         let key = [(self.records % BLOCK) as u8];
+        crash_point!("store.append.before");
         tree.insert(key, record).map_err(|error| Error::fatal("appending a record", error))?;
+        crash_point!("store.append.after");
         self.unsynced.extend(chunk.map(|header| Entry::of(header, self.records)));
         self.records += 1;
         self.bytes += record.len() as u64;
@@ -154,8 +156,12 @@ impl Generation {
 
     /// Makes everything put so far durable. A failure is never retried: what the kernel dropped stays dropped.
     pub(super) fn sync(&mut self) -> Result<(), Error> {
+        crash_point!("store.flush.before");
         self.db.flush().map_err(|error| Error::fatal("flushing the log", error))?;
+        crash_point!("store.flush.after");
+        crash_point!("store.fdatasync.before");
         self.file.sync_data().map_err(|error| Error::fatal("syncing the store", error))?;
+        crash_point!("store.fdatasync.after");
         self.index.append(&mut self.unsynced);
         Ok(())
     }

@@ -148,7 +148,7 @@ impl Queue {
     /// Begins a new generation when the newest has its size.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
         let state_bytes = self.shared.read().bytes();
-        let limit = self.settings.generation_bytes.max(8 * state_bytes);
+        let limit = limit_of_generation(self.settings.generation_bytes.max(8 * state_bytes));
         let boots = self.own.generations.get(&self.newest.number).map_or(0, |known| known.boots.len());
         if self.newest.bytes >= limit || self.newest.records >= MAX_RECORDS || boots >= MAX_BOOTS {
             self.roll()
@@ -304,4 +304,15 @@ impl Queue {
         aside.forget();
         reports.forget();
     }
+}
+
+/// Bytes after which a generation is full: `usual`, but where a fault test wants births and deaths all the time.
+#[cfg(feature = "failpoints")]
+fn limit_of_generation(usual: u64) -> u64 {
+    crate::crash::given("store.generation_bytes").and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn limit_of_generation(usual: u64) -> u64 {
+    usual
 }

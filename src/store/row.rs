@@ -182,12 +182,15 @@ impl Row {
 
     /// Makes generation `number` whose first records hold `state`. It counts once it has its name.
     pub(super) fn birth(&self, number: u64, codec: &mut Codec, state: &[StateChange]) -> Result<Generation, Error> {
+        crash_point!("store.birth.before");
         let records = split_state(codec, state)?;
         let mut generation = self.build(number, &state_parts(codec, records))?;
+        crash_point!("store.birth.made");
         // The database stays open while its folder gets its name: sled uses the path only for snapshots, which it writes
         // in an open, and for blobs, which there must never be.
         match folder::finish_birth(&self.dir, number) {
             Ok(()) => {
+                crash_point!("store.birth.after");
                 generation.dir = named(&self.dir, "gen", number);
                 Ok(generation)
             }

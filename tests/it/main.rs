@@ -26,12 +26,25 @@ mod ble_turns;
 mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
+mod clickhouse_check;
 mod configuration;
+#[cfg(feature = "clickhouse")]
+mod failover;
 mod file;
 mod forward;
 mod framing;
 #[cfg(feature = "kafka")]
+mod kafka;
+#[cfg(feature = "kafka")]
+mod kafka_death;
+#[cfg(feature = "kafka")]
+mod kafka_exactly_once;
+#[cfg(feature = "kafka")]
+mod kafka_faults;
+#[cfg(feature = "kafka")]
 mod kafka_rig;
+#[cfg(feature = "kafka")]
+mod kafka_security;
 mod kill;
 mod local;
 mod mqtt;
@@ -39,12 +52,17 @@ mod mqtt;
 mod nearby;
 mod packaging;
 mod path;
+mod persons;
+mod persons_model;
 mod profiles;
+mod quarantine;
+mod quarantine_model;
 mod readme;
 mod replay;
 mod rig;
 mod serial;
 mod store;
+mod store_aside;
 mod store_damage;
 mod store_kill;
 mod store_model;

@@ -117,6 +117,11 @@ impl Http {
         &self.endpoint
     }
 
+    /// Drops the connection; the next request opens another.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Posts a body with these URL parameters. `zstd` says that the body is compressed.
     pub(super) async fn post(&mut self, params: &[(&str, &str)], body: Bytes, zstd: bool) -> Result<Answer, Fault> {
         let first = self.request(params, body.clone(), zstd)?;
@@ -264,7 +269,10 @@ async fn send(
 ) -> Result<(Answer, Duration), SendError> {
     let lost = |error: hyper::Error| SendError { never_left: error.is_canceled(), reason: in_words(&error) };
     sender.ready().await.map_err(|error| SendError { never_left: true, reason: in_words(&error) })?;
+    crash_point!("clickhouse.send.before");
     let response = sender.send_request(request).await.map_err(lost)?;
+    // The server has carried it out, and its answer is not read yet.
+    crash_point!("clickhouse.send.after");
     let (parts, body) = response.into_parts();
     let read = Limited::new(body, MOST_ANSWER).collect().await;
     let body = read.map_err(|error| SendError { never_left: false, reason: format!("its answer: {error}") })?;

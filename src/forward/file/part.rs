@@ -120,7 +120,9 @@ impl Part {
 
     /// Appends bytes. Counted only when all of them were taken.
     pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        crash_point!("file.append.before");
         self.file.write_all(bytes)?;
+        crash_point!("file.append.after");
         self.len += bytes.len() as u64;
         Ok(())
     }
@@ -128,6 +130,7 @@ impl Part {
     /// Makes what was appended durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.file.sync_data()?;
+        crash_point!("file.sync.after");
         self.synced = self.len;
         Ok(())
     }
@@ -151,7 +154,9 @@ impl Part {
     pub(super) fn close(&mut self) -> io::Result<()> {
         self.file.sync_all()?;
         let Some(dir) = self.path.parent() else { return Ok(()) };
+        crash_point!("file.rename.before");
         fs::rename(&self.path, closed_name(&self.path))?;
+        crash_point!("file.rename.after");
         sync_dir(dir)
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::hash::{Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -21,6 +22,9 @@ pub(super) const MOST_RECORDS: u64 = 20_000;
 const MOST_KBYTES: u64 = 16 * 1024;
 /// One request to a broker holds at most this much of a partition; larger ones win nothing.
 const MOST_BATCH: u32 = 1_000_000;
+
+/// How long a transaction may be open.
+pub(super) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A producer whose own thread serves the reports.
 pub(super) type Producer = ThreadedProducer<Told>;
@@ -41,7 +45,7 @@ pub(super) fn connection(settings: &Settings, password: Option<String>) -> Vec<(
         ("socket.timeout.ms", "30000".to_owned()),
         ("socket.keepalive.enable", "true".to_owned()),
         ("reconnect.backoff.ms", "200".to_owned()),
-        ("reconnect.backoff.max.ms", "10000".to_owned()),
+        ("reconnect.backoff.max.ms", "5000".to_owned()),
     ];
     let shown = |path: &Path| path.display().to_string();
     let files = [
@@ -79,6 +83,18 @@ pub(super) fn producing(settings: &Settings, limit: u32) -> Vec<(&'static str, S
     ]
 }
 
+/// What a transactional producer is told in place of that.
+pub(super) fn transacting(id: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("transactional.id", id.to_owned()),
+        // A dead hub holds up those who read committed records for so long.
+        ("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string()),
+        // What is later than its transaction is of no use to it.
+        ("message.timeout.ms", (TRANSACTION_TIMEOUT.as_millis() - 1_000).to_string()),
+        ("socket.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string()),
+    ]
+}
+
 impl Compression {
     fn name(self) -> &'static str {
         match self {
@@ -112,10 +128,16 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig, Refusal> {
     Ok(config)
 }
 
-/// A producer that knows its brokers' addresses; nothing has been asked of them yet.
-pub(super) fn producer(settings: &Settings, limit: u32, shared: Arc<Shared>) -> Result<Producer, Refusal> {
+/// A producer that knows its brokers' addresses; nothing has been asked of them yet. With an id it is transactional.
+pub(super) fn producer(
+    settings: &Settings,
+    limit: u32,
+    transactional_id: Option<&str>,
+    shared: Arc<Shared>,
+) -> Result<Producer, Refusal> {
     let mut config = config(settings)?;
-    for (key, value) in producing(settings, limit) {
+    let transacting = transactional_id.map(transacting).unwrap_or_default();
+    for (key, value) in producing(settings, limit).into_iter().chain(transacting) {
         config.set(key, value);
     }
     config.create_with_context(Told(shared)).map_err(|error| not_made(&error))
@@ -180,7 +202,10 @@ mod tests {
             let settings = Settings { compression, ..Settings::new(vec!["127.0.0.1:1".into()], "events") };
             for limit in [10, 5_000, 1_048_588, 900_000_000] {
                 let mut config = config(&settings).unwrap();
-                producing(&settings, limit).into_iter().for_each(|(key, value)| drop(config.set(key, value)));
+                let pairs = producing(&settings, limit).into_iter().chain(transacting("biogate-hub-bus"));
+                for (key, value) in pairs {
+                    config.set(key, value);
+                }
                 config.create_native_config().unwrap();
             }
         }

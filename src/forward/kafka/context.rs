@@ -169,6 +169,20 @@ impl Flight {
         self.waiting() <= enough
     }
 
+    /// The same on a thread of its own, until an instant: whether at most `enough` wait then.
+    pub(super) fn wait(&self, enough: usize, until: Instant) -> bool {
+        let mut state = lock(&self.state);
+        state.enough = enough;
+        while state.waiting > enough {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.moved.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     fn wake(&self) {
         self.changed.notify_one();
         self.moved.notify_all();

@@ -15,8 +15,10 @@ use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::rows::{Batch, Rejected};
 use crate::report::{Kind, Report};
 
-use super::client::{self, Producer};
+use super::client;
+use super::client::Producer;
 use super::context::{Flight, Shared};
+use super::open::Open;
 use super::record::{NotTaken, Row, Ticket, go_on};
 use super::words::{self, Who};
 use super::{Settings, survey};
@@ -27,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Reports beside the events wait no longer than this before the events' turn.
 const REPORTS_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a stop waits for the producer's threads to end.
-const END_PATIENCE: Duration = Duration::from_secs(1);
 /// From this many rows on, rendering and queueing leave the async thread.
 const LARGE: u64 = 1_000;
 
@@ -41,24 +41,6 @@ pub(super) struct Plain {
     hand: Hand,
     /// The reports that are on their way or were not acknowledged, by their content.
     reporting: Option<u64>,
-}
-
-/// A producer and what goes with it.
-struct Open {
-    producer: Producer,
-    shared: Arc<Shared>,
-    /// The topic was found and its limit is known.
-    ready: bool,
-    /// Bytes of the largest record.
-    limit: u32,
-    /// What the secrets were when it was made.
-    secrets: u64,
-}
-
-impl std::fmt::Debug for Open {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Open").field("ready", &self.ready).field("limit", &self.limit).finish_non_exhaustive()
-    }
 }
 
 /// The batch in hand, as far as the producer has it.
@@ -112,10 +94,14 @@ impl Plain {
         let again = Instant::now() + SHORT_PATIENCE;
         loop {
             if let Err(refusal) = self.connect().await {
-                return self.later(batch, refusal);
+                // Before the topic was found nothing is queued, and of a batch that was never queued nothing arrived.
+                let untouched = batch.rendered == 0 && self.hand.outbox.is_empty();
+                return self.later(batch, if untouched { refusal.not_arrived() } else { refusal });
             }
             let stop;
+            crash_point!("kafka.send.before");
             (batch, stop) = self.queue(batch).await;
+            crash_point!("kafka.send.after");
             let enough = match stop {
                 Stop::All | Stop::Alone | Stop::Refused(_) => 0,
                 Stop::Full => client::MOST_RECORDS as usize / 2,
@@ -143,6 +129,17 @@ impl Plain {
         }
     }
 
+    /// Drops the batch in hand with the producer that has its records. `true`: some were queued, so they may have arrived.
+    pub(super) async fn abandon(&mut self) -> bool {
+        let hand = std::mem::take(&mut self.hand);
+        // Whether a queued record ever left is known to librdkafka only.
+        let queued = hand.of.is_none_or(|(_, _, rendered)| rendered > 0);
+        if queued {
+            self.close().await;
+        }
+        queued
+    }
+
     /// `Err` where the records have to be rendered anew.
     fn not_now(&mut self, batch: Batch, refusal: Result<Refusal, Refusal>) -> Delivery {
         match refusal {
@@ -166,7 +163,7 @@ impl Plain {
             return Ok(());
         }
         let (settings, health, open) = (self.settings.clone(), self.health.clone(), self.open.take());
-        let opened = tokio::task::spawn_blocking(move || Open::make(&settings, &health, open)).await;
+        let opened = tokio::task::spawn_blocking(move || Open::make(&settings, &health, None, open)).await;
         let (open, result) = opened.map_err(|why| Refusal::new(Trouble::Internal, format!("connecting: {why}")))?;
         self.open = open;
         result
@@ -239,7 +236,7 @@ impl Plain {
     /// Why nothing moves. `Err` where the records have to be rendered anew.
     async fn stalled(&mut self, batch: &mut Batch) -> Result<Refusal, Refusal> {
         let Some(open) = &self.open else { return Ok(Refusal::new(Trouble::Internal, "no producer".to_owned())) };
-        let refusal = open.why_silent(open.shared.who().clone()).await;
+        let refusal = why_silent(open, open.shared.who()).await;
         let changed = refusal.trouble == Trouble::Access && client::fingerprint(&self.settings) != open.secrets;
         let fatal = open.producer.client().fatal_error().is_some();
         if (changed || fatal) && !self.remake(batch).await {
@@ -291,7 +288,7 @@ impl Plain {
         let these = fingerprint(kind, reports);
         if self.reporting != Some(these) {
             if !quiet(flight, until).await {
-                return Err(open.why_silent(who).await);
+                return Err(why_silent(open, &who).await);
             }
             // What became of those nobody asks for any more.
             flight.take();
@@ -315,7 +312,7 @@ impl Plain {
             }
         }
         if !quiet(flight, until).await {
-            return Err(open.why_silent(who).await);
+            return Err(why_silent(open, &who).await);
         }
         self.reporting = None;
         match flight.take().failed.first() {
@@ -327,69 +324,9 @@ impl Plain {
 
 impl Drop for Plain {
     fn drop(&mut self) {
-        let Some(open) = self.open.take() else { return };
-        // It takes a moment to end its threads, which must be over before the process is: the TLS library is taken
-        // down at its exit. A producer that hangs does not hold up the stop.
-        let (ended, end) = std::sync::mpsc::sync_channel(1);
-        std::thread::spawn(move || {
-            drop(open);
-            ended.send(()).ok();
-        });
-        end.recv_timeout(END_PATIENCE).ok();
-    }
-}
-
-impl Open {
-    /// Goes on with a producer whose topic was not found yet, or makes one; blocks.
-    fn make(settings: &Settings, health: &Health, open: Option<Open>) -> (Option<Open>, Result<(), Refusal>) {
-        let secrets = client::fingerprint(settings);
-        let kept = open.filter(|open| open.secrets == secrets);
-        let mut open = match kept {
-            Some(open) => open,
-            None => match Open::new(settings, health, settings.max_message_bytes, secrets) {
-                Ok(open) => open,
-                Err(refusal) => return (None, Err(refusal)),
-            },
-        };
-        let mut found = match survey::topic(&open.producer, &open.shared, open.shared.who()) {
-            Ok((brokers, partitions)) => survey::Found::of(brokers, partitions),
-            Err(refusal) => return (Some(open), Err(refusal)),
-        };
-        survey::limits(settings, &mut found);
-        if let Some(limit) = found.max_message_bytes.filter(|limit| *limit != open.limit) {
-            // Size is among the things that a producer is told once.
-            open = match Open::new(settings, health, limit, secrets) {
-                Ok(open) => open,
-                Err(refusal) => return (None, Err(refusal)),
-            };
+        if let Some(open) = self.open.take() {
+            open.end();
         }
-        open.ready = true;
-        (Some(open), Ok(()))
-    }
-
-    fn new(settings: &Settings, health: &Health, limit: u32, secrets: u64) -> Result<Open, Refusal> {
-        let shared = Arc::new(Shared::new(Who::of(settings), health.clone()));
-        let producer = client::producer(settings, limit, shared.clone())?;
-        Ok(Open { producer, shared, ready: false, limit, secrets })
-    }
-
-    /// What librdkafka said, or what the brokers say when they are asked.
-    async fn why_silent(&self, who: Who) -> Refusal {
-        if let Some(word) = self.shared.word() {
-            return word;
-        }
-        let (producer, shared) = (self.producer.clone(), self.shared.clone());
-        let asked = tokio::task::spawn_blocking(move || match survey::topic(&producer, &shared, &who) {
-            Err(refusal) => refusal,
-            Ok(_) => {
-                let reason = format!(
-                    "{} answers, but acknowledges no record of topic {}: are enough of its replicas in step?",
-                    who.brokers, who.topic
-                );
-                Refusal::new(Trouble::Timeout, reason)
-            }
-        });
-        asked.await.unwrap_or_else(|why| Refusal::new(Trouble::Internal, format!("asking the brokers: {why}")))
     }
 }
 
@@ -471,6 +408,16 @@ impl From<NotTaken> for Stop {
             NotTaken::Refused(code) => Stop::Refused(code),
         }
     }
+}
+
+/// What librdkafka said, or what the brokers say when they are asked.
+async fn why_silent(open: &Open, who: &Who) -> Refusal {
+    if let Some(word) = open.shared.word() {
+        return word;
+    }
+    let (producer, shared, who) = (open.producer.clone(), open.shared.clone(), who.clone());
+    let asked = tokio::task::spawn_blocking(move || survey::why_silent(&producer, &shared, &who)).await;
+    asked.unwrap_or_else(|why| Refusal::new(Trouble::Internal, format!("asking the brokers: {why}")))
 }
 
 /// Waits until none is on its way.

@@ -86,6 +86,13 @@ impl Row {
         }
     }
 
+    /// The same once more.
+    pub(super) fn again(&self) -> Row {
+        let Row { ticket, key, payload, headers, alone } = self;
+        let headers = headers.clone();
+        Row { ticket: *ticket, key: key.clone(), payload: payload.clone(), headers, alone: *alone }
+    }
+
     /// The record of a report.
     pub(super) fn of_report(report: &Report) -> Row {
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: "schema", value: Some(SCHEMA) });

@@ -48,7 +48,7 @@ pub async fn survey(settings: &Settings) -> Result<Found, Refusal> {
     let asked = tokio::task::spawn_blocking(move || {
         let who = Who::of(&settings);
         let shared = Arc::new(Shared::new(who, Health::new("check", "kafka")));
-        let producer = client::producer(&settings, settings.max_message_bytes, shared.clone())?;
+        let producer = client::producer(&settings, settings.max_message_bytes, None, shared.clone())?;
         let mut found = topics(&producer, &shared, &settings)?;
         limits(&settings, &mut found);
         Ok(found)
@@ -60,10 +60,26 @@ pub async fn survey(settings: &Settings) -> Result<Found, Refusal> {
 pub(super) fn topics(producer: &Producer, shared: &Shared, settings: &Settings) -> Result<Found, Refusal> {
     let (brokers, partitions) = topic(producer, shared, shared.who())?;
     let cursor_partitions = match settings.exactly_once {
-        true => Some(topic(producer, shared, &shared.who().about(&settings.cursor_topic))?.1),
+        true => Some(cursors(producer, shared, &settings.cursor_topic)?),
         false => None,
     };
     Ok(Found { cursor_partitions, ..Found::of(brokers, partitions) })
+}
+
+/// Partitions of the cursor topic; blocks.
+fn cursors(producer: &Producer, shared: &Shared, topic: &str) -> Result<usize, Refusal> {
+    let who = shared.who().about(topic);
+    let found = self::topic(producer, shared, &who);
+    found.map(|(_, partitions)| partitions).map_err(|refusal| match refusal.trouble {
+        Trouble::Schema => Refusal::new(
+            Trouble::Schema,
+            format!(
+                "topic {topic}, whose offsets are the cursors of exactly_once, does not exist on {}; create it: kafka-topics.sh --create --topic {topic} --partitions 1 --replication-factor 3",
+                who.brokers
+            ),
+        ),
+        _ => refusal,
+    })
 }
 
 /// Brokers and partitions, once every partition can be written to; blocks.
@@ -102,6 +118,23 @@ pub(super) fn limits(settings: &Settings, found: &mut Found) {
     let value = |name: &str| topic.get(name).and_then(|entry| entry.value.clone());
     found.max_message_bytes = value("max.message.bytes").and_then(|bytes| bytes.parse().ok());
     found.timestamp_type = value("message.timestamp.type");
+}
+
+/// What librdkafka said of the connection, or what the brokers say when they are asked; blocks.
+pub(super) fn why_silent(producer: &Producer, shared: &Shared, who: &Who) -> Refusal {
+    if let Some(word) = shared.word() {
+        return word;
+    }
+    match topic(producer, shared, who) {
+        Err(refusal) => refusal,
+        Ok(_) => {
+            let reason = format!(
+                "{} answers, but acknowledges no record of topic {}: are enough of its replicas in step?",
+                who.brokers, who.topic
+            );
+            Refusal::new(Trouble::Timeout, reason)
+        }
+    }
 }
 
 /// A failed call in words.

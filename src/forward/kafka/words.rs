@@ -63,6 +63,11 @@ pub(super) fn of_connection(code: Code, text: &str, who: &Who) -> Option<Refusal
         Code::Authentication | Code::SaslAuthenticationFailed => of_authentication(broker, detail, who),
         Code::SSL => of_tls(broker, detail, who),
         Code::BrokerTransportFailure => of_transport(broker, detail, who),
+        // All that librdkafka says when it meets a TLS listener without TLS.
+        Code::AllBrokersDown if !who.tls => refusal(
+            Trouble::Unreachable,
+            format!("none of the brokers {} can be reached without TLS; if they want it, write ca_file", who.brokers),
+        ),
         Code::AllBrokersDown => {
             refusal(Trouble::Unreachable, format!("none of the brokers {} can be reached", who.brokers))
         }
@@ -111,7 +116,13 @@ fn of_tls(broker: &str, detail: &str, who: &Who) -> Refusal {
             }
             false => format!("{broker} asks for a certificate of the hub; write cert_file and key_file"),
         }
-    } else if has(&["wrong version number", "packet length too long", "http request", "unexpected eof"]) {
+    } else if has(&[
+        "plaintext broker listener",
+        "wrong version number",
+        "packet length too long",
+        "http request",
+        "unexpected eof",
+    ]) {
         format!("{broker} speaks no TLS there; check the port in brokers")
     } else {
         format!("no encrypted connection to {broker}: {}", shorten(detail))
@@ -121,6 +132,11 @@ fn of_tls(broker: &str, detail: &str, who: &Who) -> Refusal {
 
 fn of_transport(broker: &str, detail: &str, who: &Who) -> Refusal {
     let lower = detail.to_ascii_lowercase();
+    // A broker that refuses the hub's certificate says so after its own handshake, and librdkafka takes that, and a
+    // connection that is closed in the handshake, for a fault of the line.
+    if who.tls && lower.contains("ssl") {
+        return of_tls(broker, detail, who);
+    }
     if lower.contains("security.protocol") || lower.contains("apiversion") {
         let reason = match (who.tls, who.own_certificate) {
             (false, _) => format!(
@@ -189,6 +205,9 @@ pub(super) fn of_code(code: Code, detail: &str, who: &Who) -> Refusal {
         Code::ThrottlingQuotaExceeded | Code::QueueFull => {
             refusal(Trouble::Overload, format!("{brokers} has too much to do ({code:?})"))
         }
+        Code::PurgeQueue | Code::PurgeInflight | Code::State => {
+            refusal(Trouble::Peer, format!("{brokers} broke off a transaction for topic {topic}"))
+        }
         Code::KafkaStorageError => refusal(Trouble::Peer, format!("a disk of {brokers} fails")),
         Code::OperationTimedOut | Code::RequestTimedOut | Code::MessageTimedOut => {
             refusal(Trouble::Timeout, format!("{brokers} does not acknowledge in time"))
@@ -243,6 +262,7 @@ mod tests {
 
     fn who() -> Who {
         let mut settings = Settings::new(vec!["k1:9093".into(), "k2:9093".into()], "events");
+        settings.tls = true;
         settings.user = Some("hub".into());
         settings.sasl = Some(Sasl::ScramSha512);
         Who::of(&settings)
@@ -274,6 +294,18 @@ mod tests {
                 "nohost:9092/bootstrap: Failed to resolve 'nohost:9092': Name or service not known (after 1ms in state CONNECT)",
                 Trouble::Unreachable,
                 "nohost:9092 cannot be found",
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "ssl://127.0.0.1:9093/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT broker listener? (after 2ms in state SSL_HANDSHAKE)",
+                Trouble::Access,
+                "127.0.0.1:9093 speaks no TLS there; check the port",
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "ssl://127.0.0.1:9093/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42 (after 4ms in state APIVERSION_QUERY)",
+                Trouble::Access,
+                "127.0.0.1:9093 asks for a certificate of the hub; write cert_file",
             ),
             (Code::AllBrokersDown, "1/1 brokers are down", Trouble::Unreachable, "k1:9093, k2:9093"),
         ];

@@ -148,7 +148,8 @@ impl Writer {
 
     /// Acknowledges a message; false when it cannot be written now.
     pub(super) fn ack(&self, packet_id: u16) -> bool {
-        match self {
+        crash_point!("mqtt.ack.before");
+        let written = match self {
             Writer::V5(client) => {
                 let (qos, pkid) = (v5::mqttbytes::QoS::AtLeastOnce, packet_id);
                 client.try_ack(&packets5::Publish { qos, pkid, ..Default::default() }).is_ok()
@@ -158,7 +159,9 @@ impl Writer {
                 publish.pkid = packet_id;
                 client.try_ack(&publish).is_ok()
             }
-        }
+        };
+        crash_point!("mqtt.ack.after");
+        written
     }
 
     /// Says goodbye; the session stays with the broker. False when it cannot be written.

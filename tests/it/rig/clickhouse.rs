@@ -73,6 +73,14 @@ impl Engine {
         self.post(&format!("/?database={}", self.database), sql)
     }
 
+    /// The same for a statement with parameters.
+    pub(crate) fn sql_with(&self, sql: &str, parameters: &[(&str, &str)]) -> String {
+        let encoded = |value: &str| value.bytes().map(|byte| format!("%{byte:02x}")).collect::<String>();
+        let parameters: String =
+            parameters.iter().map(|(name, value)| format!("&param_{name}={}", encoded(value))).collect();
+        self.post(&format!("/?database={}{parameters}", self.database), sql)
+    }
+
     /// Makes the test's database, without a table.
     pub(crate) fn make_database(&self) {
         self.post("/", &format!("CREATE DATABASE {}", self.database));

@@ -47,6 +47,17 @@ pub(crate) fn heart_rates(count: u64) -> Vec<Observation> {
     (0..count).map(|n| heart_rate(n, 60.0 + (n % 100) as f64, start_ms + n * 1_000)).collect()
 }
 
+/// The same of four devices in turn, the first of them at this number, so that several calls go on where one ended.
+pub(crate) fn ward(first: u64, count: u64) -> Vec<Observation> {
+    let start_ms = yesterday_ms();
+    let of = |n: u64| {
+        let mut observation = heart_rate(n, 60.0 + (n % 100) as f64, start_ms + n * 1_000);
+        observation.device = format!("strap-{}", n % 4).as_str().into();
+        observation
+    };
+    (first..first + count).map(of).collect()
+}
+
 /// A timeline with one basis, number 1.
 pub(crate) fn timeline(unassigned: Unassigned) -> Arc<Timeline> {
     let basis = Basis {

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -138,11 +138,16 @@ impl Kafka {
         for (key, value) in settings {
             topic = topic.set(key, value);
         }
-        // A runtime of its own on a thread of its own: tests with and without a runtime make topics.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let make = || runtime.block_on(admin.create_topics([&topic], &AdminOptions::new())).unwrap();
-        let made = std::thread::scope(|scope| scope.spawn(make).join().unwrap());
+        let made = block_on(|| admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         assert!(made.iter().all(Result::is_ok), "{made:?}");
+    }
+
+    /// Changes a setting of a topic.
+    pub(crate) fn alter_topic(&self, topic: &str, setting: &str, value: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().unwrap();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(setting, value);
+        let altered = block_on(|| admin.alter_configs([&change], &AdminOptions::new())).unwrap();
+        assert!(altered.iter().all(Result::is_ok), "{altered:?}");
     }
 
     /// All records of a topic from its beginning to the end that this isolation sees, partition by partition in order.
@@ -172,6 +177,8 @@ impl Kafka {
                 None => {}
                 Some(Ok(message)) => records.push(record(&message)),
                 Some(Err(KafkaError::PartitionEOF(partition))) => drop(ended.insert(partition)),
+                // A broker that was killed; the others have its partitions.
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
                 Some(Err(error)) => panic!("reading {topic}: {error}"),
             }
         }
@@ -232,6 +239,29 @@ impl Drop for Kafka {
             }
         }
     }
+}
+
+/// Each of so many events once, and each device's in the order of their time and in one partition.
+pub(crate) fn assert_once_in_order(records: &[Record], count: usize) {
+    let ids: HashSet<&str> = records.iter().map(|record| record.value["event_id"].as_str().unwrap()).collect();
+    assert_eq!((records.len(), ids.len()), (count, count), "records, and different events among them");
+    let mut newest: HashMap<&str, (i32, u64)> = HashMap::new();
+    for record in records {
+        let at = (record.partition, record.value["timestamp"].as_u64().unwrap());
+        if let Some(before) = newest.insert(&record.key, at) {
+            assert_eq!(before.0, at.0, "{} is in one partition", record.key);
+            assert!(before.1 < at.1, "{}: {} after {}", record.key, at.1, before.1);
+        }
+    }
+}
+
+/// A runtime of its own on a thread of its own: tests with and without a runtime ask the broker.
+fn block_on<T: Send, F: Future<Output = T>>(ask: impl FnOnce() -> F + Send) -> T {
+    let asked = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(ask())
+    };
+    std::thread::scope(|scope| scope.spawn(asked).join().unwrap())
 }
 
 fn script(verb: &str, dir: &Path, arguments: &[&str]) -> Output {

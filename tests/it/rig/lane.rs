@@ -36,6 +36,18 @@ pub(crate) struct Lane {
 impl Lane {
     /// Opens the store in `dir` and starts the loop; the gate stands as given.
     pub(crate) fn start(dir: &Path, kind: Kind, gate: Gate, unassigned: Unassigned) -> Lane {
+        Lane::start_with(dir, kind, gate, timeline(unassigned))
+    }
+
+    /// The same of a hub with this name, where the destination keeps something under it.
+    #[allow(dead_code, reason = "for Kafka's exactly_once")]
+    pub(crate) fn start_named(dir: &Path, kind: Kind, gateway: &str) -> Lane {
+        let mut timeline = Timeline::clone(&timeline(Unassigned::Forward));
+        timeline.bases.values_mut().for_each(|basis| basis.gateway_id = gateway.into());
+        Lane::start_with(dir, kind, Gate::Open, Arc::new(timeline))
+    }
+
+    fn start_with(dir: &Path, kind: Kind, gate: Gate, timeline: Arc<Timeline>) -> Lane {
         let settings = store::Settings {
             dir: dir.join("store"),
             max_bytes: 64 << 20,
@@ -48,12 +60,12 @@ impl Lane {
         };
         let store = Store::open(&settings, RunId::random(), BootId::WALL, &[NAME.to_owned()]).unwrap();
         let (gate, gate_seen) = watch::channel(gate);
-        let (timeline, timeline_seen) = watch::channel(timeline(unassigned));
+        let (timeline, timeline_seen) = watch::channel(timeline);
         let (stop, stop_seen) = watch::channel(None);
         let inputs = Inputs { gate: gate_seen, timeline: timeline_seen, stop: stop_seen };
         let settings = Settings { name: NAME.to_owned(), kind };
         let forwarder = Forwarder::new(&settings, store.clone(), inputs, 1).unwrap();
-        let health = forwarder.health();
+        let health = forwarder.healths().remove(0);
         Lane { store, health, gate, timeline, stop, running: tokio::spawn(forwarder.run()) }
     }
 
