@@ -59,6 +59,7 @@ mod quarantine;
 mod quarantine_model;
 mod readme;
 mod replay;
+mod reports;
 mod rig;
 mod serial;
 mod store;
