@@ -3,7 +3,7 @@
 
 ARGS ?=
 
-.PHONY: demo test test-bluez-vm lint bench soak-ble arm64 armv7
+.PHONY: demo test faults test-bluez-vm lint bench soak-ble arm64 armv7
 
 # The gateway for real with virtual patients: no broker, warehouse, Bluetooth or hardware.
 demo:
@@ -13,6 +13,12 @@ demo:
 # All tests, with the real parts they need; says at the end what was skipped and why.
 test:
 	@scripts/test.sh $(ARGS)
+
+# N kills, everything judged at the far end; SEED=S begins with that campaign, and repeats it (docs/testing.md).
+N ?= 1000
+faults:
+	@scripts/setup.sh test
+	cargo test --features failpoints --test faults -- --kills $(N) $(if $(SEED),--seed $(SEED)) --every-point $(ARGS)
 
 # The gateway against the real bluetoothd, in an emulated machine with emulated straps (docs/testing.md).
 test-bluez-vm:

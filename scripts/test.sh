@@ -77,6 +77,9 @@ cargo test "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 # A program of its own, so that the tests do not compile FUSE; left out where only some tests are asked for.
 if [ $# -eq 0 ]; then
     timeout 900 cargo run --quiet -p power-cut -- --cuts 24 2>&1 | tee -a "$log" || status=${PIPESTATUS[0]}
+    # The same seed each time: what it shows is that nothing got worse. `make faults` draws others.
+    timeout 1200 cargo test --quiet --features failpoints --test faults -- --kills 100 --seed 1000 --every-point 2>&1 |
+        tee -a "$log" || status=${PIPESTATUS[0]}
 fi
 
 skipped=$( (

@@ -16,11 +16,13 @@ use crate::resolve::Unassigned;
 use crate::{forward, store};
 
 use files::Merged;
+pub use local::Local;
 
 mod checks;
 mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
+pub mod local;
 pub mod raw;
 
 /// Where the gateway looks unless told otherwise.
@@ -56,6 +58,12 @@ pub struct Config {
     pub commit_interval: Duration,
     /// Where events go.
     pub destinations: Vec<forward::Settings>,
+    /// The `[local]` section, where it says to listen.
+    pub local: Option<Local>,
+    /// A hash of all files' texts.
+    pub fingerprint: String,
+    /// The `[failover]` section: which of them get each event only once.
+    pub failover: Option<forward::failover::Settings>,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -73,6 +81,8 @@ pub struct Gateway {
     pub data_dir: PathBuf,
     /// What becomes of observations of nobody.
     pub unassigned: Unassigned,
+    /// Nothing is sent for now: events wait in the store.
+    pub offline: bool,
 }
 
 /// A device entry that names a sensor.
@@ -199,7 +209,7 @@ pub fn is_name(text: &str) -> bool {
 impl Config {
     /// Reads the file and its drop-in folders.
     pub fn load(file: &Path) -> Result<Config, Error> {
-        let Merged { file: raw, places } = files::read(file)?;
+        let Merged { file: raw, places, fingerprint } = files::read(file)?;
         let main = |message: String| Error::of_file(file, message);
         let gateway = checks::gateway(raw.gateway).map_err(main)?;
         let limits = checks::limits(raw.limits).map_err(main)?;
@@ -219,6 +229,7 @@ impl Config {
         }
         #[cfg(feature = "kafka")]
         kafka::cursors_apart(&destinations).map_err(main)?;
+        let failover = checks::failover(raw.failover, &destinations).map_err(main)?;
         Ok(Config {
             file: file.to_path_buf(),
             commit_interval: raw.store.commit_interval.unwrap_or(DEFAULT_COMMIT_INTERVAL),
@@ -231,8 +242,22 @@ impl Config {
             clock: checks::clock(raw.clock),
             limits,
             destinations,
+            local: local::local(raw.local).map_err(main)?,
+            fingerprint,
+            failover,
             places,
         })
+    }
+
+    /// Whether this destination shares the cursor of the failover.
+    pub fn is_in_order(&self, name: &str) -> bool {
+        self.failover.as_ref().is_some_and(|failover| failover.order.iter().any(|one| one == name))
+    }
+
+    /// The names under which the store keeps cursors: each destination's own, and one for those of the failover.
+    pub fn cursors(&self) -> Vec<String> {
+        let own = self.destinations.iter().map(|to| to.name.clone()).filter(|name| !self.is_in_order(name));
+        own.chain(self.failover.is_some().then(|| forward::failover::CURSOR.to_owned())).collect()
     }
 
     /// An error about a device entry, with its place.

@@ -17,6 +17,8 @@ use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
 use crate::local::board::Board;
 use crate::local::control::Control;
+use crate::local::listener::{self, Listening};
+use crate::local::metrics::Named;
 use crate::local::persons::{ORDERS, Order};
 use crate::quarantine::Quarantine;
 use crate::reading::{BootId, RunId};
@@ -31,11 +33,13 @@ mod basis;
 mod covering;
 mod destinations;
 pub mod persons;
+mod reports;
 mod sources;
 mod timekeeping;
 
 use covering::Covering;
 use destinations::Forwarding;
+use reports::Reporter;
 use timekeeping::Timekeeping;
 
 /// What is left of the ten seconds of a stop, for each of its steps.
@@ -73,32 +77,47 @@ pub struct Gateway {
     intake: JoinHandle<Result<(), store::Error>>,
     forwarding: Forwarding,
     timekeeping: Timekeeping,
-    control: Option<JoinHandle<()>>,
+    /// Who answers on this machine: the control socket, and the TCP listener.
+    answering: Vec<JoinHandle<()>>,
     watches: Watches,
+    /// None while a recording is replayed: its time is another.
     covering: Option<covering::Running>,
+    account_ends: Option<covering::Ends>,
     orders: mpsc::Receiver<Order>,
+    /// None while a recording is replayed.
+    reporter: Option<Reporter>,
 }
 
 impl Gateway {
     /// Starts everything that the plan names.
     pub async fn start(plan: Plan) -> anyhow::Result<Gateway> {
         let boot = system::boot_id().context("reading this boot's id")?;
+        let profiles = plan.profiles.clone();
         let mut gateway = Self::without_sources(plan, boot).await?;
-        gateway.control = match Control::bind(&gateway.config.control_socket()) {
-            Ok(control) => Some(tokio::spawn(control.serve(gateway.board.clone()))),
-            Err(why) => {
-                warn!(
-                    "no control socket, so the commands cannot ask this gateway: {}: {why}",
-                    gateway.config.control_socket().display()
-                );
-                None
-            }
-        };
-        gateway.covering = Some(Covering::start(gateway.account(), &gateway.config));
+        gateway.answer();
+        if let Some(ends) = gateway.account_ends.take() {
+            gateway.covering = Some(Covering::start(gateway.account(), ends, &gateway.config));
+        }
+        gateway.reporter = Some(Reporter::start(gateway.board.clone(), &gateway.config, &profiles));
+        drop(profiles);
         gateway.follow_sources().await?;
-        gateway.send_parked();
+        gateway.send_parked(None);
         info!(devices = gateway.config.devices.len(), destinations = gateway.config.destinations.len(), "running");
         Ok(gateway)
+    }
+
+    /// Listens for the commands, and where the configuration says so for others.
+    fn answer(&mut self) {
+        let socket = self.config.control_socket();
+        match Control::bind(&socket) {
+            Ok(control) => self.answering.push(tokio::spawn(control.serve(self.board.clone()))),
+            Err(why) => {
+                warn!("no control socket, so the commands cannot ask this gateway: {}: {why}", socket.display());
+            }
+        }
+        if let Some(local) = self.config.local.clone() {
+            self.answering.push(tokio::spawn(listener::serve(local, self.board.clone())));
+        }
     }
 
     /// Takes a recording through the whole path and returns when every destination has everything, or at a stop.
@@ -137,7 +156,7 @@ impl Gateway {
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
-        let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+        let names = config.cursors();
         let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
@@ -156,9 +175,11 @@ impl Gateway {
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
         let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let (gone, last_day, account_ends) = covering::ends();
         let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
             boot,
+            run,
             store: store.clone(),
             taps,
             sources: Arc::new(Health::default()),
@@ -167,9 +188,14 @@ impl Gateway {
             quarantine,
             gate: timekeeping.gate(),
             orders: ordering,
+            gone,
+            last_day,
             #[cfg(feature = "ble")]
             nearby: sources.nearby.clone(),
             started_ms: system::uptime_ms(),
+            offline: config.gateway.offline,
+            listening: Listening::default(),
+            named: Named::default(),
         });
         Ok(Gateway {
             config,
@@ -182,10 +208,12 @@ impl Gateway {
             intake,
             forwarding,
             timekeeping,
-            control: None,
+            answering: Vec::new(),
             watches,
             covering: None,
+            account_ends: Some(account_ends),
             orders,
+            reporter: None,
         })
     }
 
@@ -211,6 +239,7 @@ impl Gateway {
     /// Changes who wears what, and answers.
     async fn carry_out(&mut self, order: Order) {
         let answer = self.timekeeping.assign(&self.config, &self.store, &self.board, &order.change).await;
+        self.send_parked(Some(order.change.device.clone()));
         let _asker_is_gone = order.answer.send(answer);
     }
 
@@ -229,23 +258,33 @@ impl Gateway {
         };
         match reloaded.await {
             Ok(()) => {
-                if config.destinations != self.config.destinations || config.clock != self.config.clock {
-                    warn!("changes of destinations, store and clock take effect at the next start");
+                if config.destinations != self.config.destinations
+                    || config.failover != self.config.failover
+                    || config.clock != self.config.clock
+                    || config.local != self.config.local
+                    || config.gateway.offline != self.config.gateway.offline
+                {
+                    warn!(
+                        "changes of destinations, failover, store, clock, local and gateway.offline take effect at the next start"
+                    );
                 }
                 self.expect_devices(&config);
+                if let Some(reporter) = &self.reporter {
+                    reporter.follow(&config, &profiles);
+                }
                 info!(devices = config.devices.len(), "profiles and device entries read again");
                 self.config = config;
-                self.send_parked();
+                self.send_parked(None);
             }
             Err(why) => warn!("the new configuration is refused and the old one runs on: {why:#}"),
         }
     }
 
-    /// What was parked and has a person now is sent, beside everything else.
-    fn send_parked(&self) {
+    /// What was parked of a device, or of any, and has a person now is sent, beside everything else.
+    fn send_parked(&self, device: Option<Arc<str>>) {
         let quarantine = self.board.quarantine.clone();
         tokio::spawn(async move {
-            match quarantine.parked_of(None).await {
+            match quarantine.parked_of(device.as_deref()).await {
                 Ok(outcome) if outcome.replayed == 0 => {}
                 Ok(outcome) => info!(events = outcome.events, still = outcome.still, "parked events have a person now"),
                 Err(store::Error::Closed) => {}
@@ -269,10 +308,11 @@ impl Gateway {
             }
         }
         self.sources.stopped(STEP_DEADLINE / 2).await;
-        self.forwarding.stop(STEP_DEADLINE).await;
-        if let Some(control) = self.control.take() {
-            control.abort();
+        if let Some(reporter) = self.reporter.take() {
+            reporter.stop().await;
         }
+        self.forwarding.stop(STEP_DEADLINE).await;
+        self.answering.iter().for_each(JoinHandle::abort);
         if let Some(covering) = self.covering.take() {
             covering.stop(STEP_DEADLINE / 2).await;
         }

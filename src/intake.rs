@@ -23,12 +23,14 @@ use crate::store::{self, AsideEntry, AsideKind, Commit, StateChange, Store};
 
 mod bursts;
 mod repeats;
+pub mod seen;
 mod watches;
 
 pub use watches::Watches;
 
 use bursts::Bursts;
 use repeats::Repeats;
+use seen::Seen;
 
 /// A commit of so many observations ends at once.
 pub(crate) const MAX_OBSERVATIONS: usize = 4_096;
@@ -65,11 +67,17 @@ pub struct Taps {
     pub readings: broadcast::Sender<Reading>,
     /// Every observation that will be stored.
     pub observations: broadcast::Sender<Observation>,
+    /// What is known of each device.
+    pub seen: Seen,
 }
 
 impl Default for Taps {
     fn default() -> Self {
-        Taps { readings: broadcast::Sender::new(TAP_CAPACITY), observations: broadcast::Sender::new(TAP_CAPACITY) }
+        Taps {
+            readings: broadcast::Sender::new(TAP_CAPACITY),
+            observations: broadcast::Sender::new(TAP_CAPACITY),
+            seen: Seen::default(),
+        }
     }
 }
 
@@ -250,8 +258,9 @@ impl Intake {
         if (newly_checked || interpretation.memory_changed) && !self.collecting.changed.contains(&reading.device) {
             self.collecting.changed.insert(reading.device.clone());
         }
-        let refused = refused_for(&interpretation, 0).is_some();
-        self.parts.watches.heard(&reading.device, reading.heard, refused, &interpretation);
+        let refused = refused_for(&interpretation, 0);
+        self.parts.watches.heard(&reading.device, reading.heard, refused.is_some(), &interpretation);
+        self.parts.taps.seen.heard(reading, refused.as_deref(), &interpretation);
         self.report(reading, &interpretation.faults);
         self.collect(reading, number, catalog, interpretation, before);
     }

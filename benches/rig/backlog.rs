@@ -16,6 +16,9 @@ use super::{Cost, biogate, configuration_to, cpu, number, peak_rss_kib, state, w
 /// A frame of the ward is two events on average.
 const EVENTS_PER_FRAME: u64 = 2;
 
+/// A process that does nothing for so long is done; on a crowded machine a second is too short.
+const IDLE: Duration = Duration::from_secs(4);
+
 /// A full store, which is copied for each drain.
 pub(crate) struct Backlog {
     dir: PathBuf,
@@ -36,13 +39,15 @@ impl Backlog {
         ward::record_from(&recording, events / EVENTS_PER_FRAME, Speak::All, two_days_ago_ms());
         let mut command = biogate(&config, &["replay", recording.to_str().unwrap(), "--full-speed"]);
         let child = command.stdout(File::create(&out).unwrap()).stderr(Stdio::null()).spawn().unwrap();
-        let (mut stored, mut since) = (0, Instant::now());
-        while stored == 0 || since.elapsed() < Duration::from_secs(5) {
+        // Filled once it does nothing for some seconds but try the destination again; it can be asked nothing.
+        let (mut used, mut since) = (Duration::ZERO, Instant::now());
+        while since.elapsed() < IDLE {
             std::thread::sleep(Duration::from_millis(50));
-            let now = ask(&dir).map_or(0, |status| status["ledger"]["intake"]["stored"].as_u64().unwrap());
-            if now != stored {
-                (stored, since) = (now, Instant::now());
+            let now = cpu(child.id());
+            if now > used + Duration::from_millis(10) {
+                since = Instant::now();
             }
+            used = now;
             assert!(state(child.id()) != 'Z', "it ended while filling");
         }
         end(child, Signal::INT);

@@ -46,8 +46,10 @@ mod scan_table;
 pub mod schema;
 mod shipped_channel;
 mod status;
+mod status_table;
 #[cfg(feature = "ble")]
 mod surroundings;
+mod tap;
 
 /// Wrong usage or configuration.
 const WRONG_USAGE: u8 = 2;
@@ -73,6 +75,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Tells how the running gateway is, with each device in words
     Status(status::StatusArgs),
+    /// Shows the running gateway's events as they pass, values and persons masked
+    Tap(tap::TapArgs),
     /// Lists the Bluetooth sensors and serial ports that are near, and what they say
     #[cfg(feature = "ble")]
     Scan(scan::ScanArgs),
@@ -125,6 +129,7 @@ impl Arguments {
             Command::Demo(arguments) => block_on(demo::run(arguments)),
             Command::Check(arguments) => block_on(check::run(arguments, &config)),
             Command::Status(arguments) => block_on(status::run(arguments, &config)),
+            Command::Tap(arguments) => block_on(tap::run(arguments, &config)),
             #[cfg(feature = "ble")]
             Command::Scan(arguments) => block_on(scan::run(arguments, &config)),
             #[cfg(feature = "ble")]

@@ -4,18 +4,20 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, civil};
 use serde_json::Value;
 
+use super::assign::{Refused, place};
 use super::buffer::{flat, open};
 use super::profile_folders::ProfileFolders;
 use crate::clock::system;
 use crate::config::Config;
 use crate::gateway::{self, Plan};
 use crate::local::client;
+use crate::local::persons::When;
 use crate::local::quarantine::Asked;
 use crate::quarantine::{self, Filter, Outcome};
 use crate::store::AsideKind;
@@ -54,7 +56,7 @@ struct FilterArgs {
     /// Only those read by this profile: its id, or id and version as contec-cms50/1
     #[arg(long, value_name = "PROFILE")]
     profile: Option<String>,
-    /// Only those heard since then: 2026-11-21, 2026-11-21T18:00, or how long ago as "2 days"
+    /// Only those heard since then: "2026-11-21 18:00", "14:00", "2 days ago", RFC 3339
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
@@ -127,19 +129,18 @@ enum KindName {
 }
 
 impl FilterArgs {
-    fn filter(&self, ids: &[String], config: &Config) -> anyhow::Result<Filter> {
+    fn filter(&self, ids: &[String], config: &Config) -> Result<Filter, Refused> {
         let kind = self.kind.map(|kind| match kind {
             KindName::Refused => AsideKind::Refused,
             KindName::Implausible => AsideKind::Implausible,
             KindName::Rejected => AsideKind::Rejected,
             KindName::Parked => AsideKind::Parked,
         });
-        let since_ms =
-            self.since.as_deref().map(|since| moment(since, &zone(config), system::wall_ms())).transpose()?;
+        let since_ms = self.since.as_deref().map(|since| moment(since, config)).transpose()?;
         let filter =
             Filter { ids: ids.to_vec(), device: self.device.clone(), kind, profile: self.profile.clone(), since_ms };
         match filter.objection() {
-            Some(wrong) => bail!("{wrong}"),
+            Some(wrong) => Err(Refused(wrong)),
             None => Ok(filter),
         }
     }
@@ -194,7 +195,7 @@ async fn list(config: &Config, list: &ListArgs) -> anyhow::Result<String> {
 async fn show(config: &Config, show: &ShowArgs) -> anyhow::Result<String> {
     let filter = Filter { ids: vec![show.id.clone()], ..Filter::default() };
     if let Some(wrong) = filter.objection() {
-        bail!("{wrong}");
+        return Err(Refused(wrong).into());
     }
     let entries = entries(config, filter, 100).await?;
     anyhow::ensure!(!entries.is_empty(), "no entry has the id {} (see `biogate buffer quarantine list`)", show.id);
@@ -268,7 +269,8 @@ fn count(number: u64, word: &str, one: &str, more: &str) -> String {
 async fn drop_entries(config: &Config, drop: &DropArgs) -> anyhow::Result<String> {
     let filter = drop.filter.filter(&drop.ids, config)?;
     if filter.is_any() && !drop.all {
-        bail!("say which entries: their ids, --device, --kind, --profile or --since; --all removes every one");
+        let what = "say which entries: their ids, --device, --kind, --profile or --since; --all removes every one";
+        return Err(Refused(what.to_owned()).into());
     }
     let asked = Asked { filter, ..Asked::default() };
     let dropped = match client::post::<Value>(&config.control_socket(), "/quarantine/drop", &asked).await? {
@@ -291,18 +293,14 @@ fn zone(config: &Config) -> TimeZone {
     TimeZone::get(&config.gateway.timezone).unwrap_or(TimeZone::UTC)
 }
 
-/// Unix milliseconds of what a person wrote: a date, a date with a time, or how long ago.
-fn moment(said: &str, zone: &TimeZone, now_ms: i64) -> anyhow::Result<i64> {
-    if let Ok(ago) = humantime::parse_duration(said) {
-        return Ok(now_ms.saturating_sub(i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)));
+/// Unix milliseconds of what a person wrote.
+fn moment(said: &str, config: &Config) -> Result<i64, Refused> {
+    let now_ms = system::wall_ms();
+    match place(config).when(said).map_err(|why| Refused(format!("--since: {why}")))? {
+        When::Now => Ok(now_ms),
+        When::Ago(ms) => Ok(now_ms.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX))),
+        When::At(unix_ms) => Ok(unix_ms),
     }
-    if let Ok(instant) = said.parse::<Timestamp>() {
-        return Ok(instant.as_millisecond());
-    }
-    let local: civil::DateTime = said
-        .parse()
-        .with_context(|| format!("found --since \"{said}\"; write a time as 2026-11-21T18:00, a day, or \"2 days\""))?;
-    Ok(zone.to_timestamp(local)?.as_millisecond())
 }
 
 /// A moment at the hub's place, with the place's offset.
@@ -318,20 +316,4 @@ fn time(ms: &Value, zone: &TimeZone) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_said_as_people_say_it() {
-        let berlin = TimeZone::get("Europe/Berlin").unwrap();
-        let now = 1_795_600_000_000;
-        let moment = |said: &str| moment(said, &berlin, now).map_err(|why| why.to_string());
-        assert_eq!(moment("2 days"), Ok(now - 2 * 86_400_000));
-        assert_eq!(moment("2026-11-21T18:00"), moment("2026-11-21T17:00:00Z"));
-        assert_eq!(moment("2026-11-21"), moment("2026-11-21T00:00+01:00"));
-        assert!(moment("yesterday").is_err_and(|why| why.contains("2026-11-21T18:00")));
-    }
 }

@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Spanned, Table, Value};
+use uuid::Uuid;
 
 use super::{Error, raw};
+use crate::event::NAMESPACE;
 
 /// All files merged, and where each named entry stands.
 #[derive(Debug)]
 pub(super) struct Merged {
     pub(super) file: raw::File,
     pub(super) places: Places,
+    /// A hash of all files' texts.
+    pub(super) fingerprint: String,
 }
 
 /// Where the entries stand, by section and name; the newest place of each.
@@ -69,15 +73,19 @@ pub(super) fn read(main: &Path) -> Result<Merged, Error> {
     }
     let mut places = Places::default();
     let mut merged = Table::new();
+    let mut texts = String::new();
     for path in paths {
         let text =
             std::fs::read_to_string(&path).map_err(|why| Error::of_file(&path, format!("cannot be read: {why}")))?;
         let table = checked(&path, &text)?;
         note_places(&path, &text, &mut places)?;
         merge_files(&mut merged, table);
+        texts.push_str(&text);
+        texts.push('\0');
     }
     let file = raw::File::deserialize(Value::Table(merged)).map_err(|why| Error::of_file(main, why.message()))?;
-    Ok(Merged { file, places })
+    let fingerprint = Uuid::new_v5(&NAMESPACE, texts.as_bytes()).simple().to_string();
+    Ok(Merged { file, places, fingerprint })
 }
 
 fn toml_files(folder: &Path) -> Result<Vec<PathBuf>, Error> {

@@ -44,12 +44,21 @@ pub(super) struct Parts {
     pub(super) gate: watch::Receiver<Gate>,
 }
 
+/// The account's ends of what the rest of the gateway has of it.
+pub(super) struct Ends {
+    gone: mpsc::Receiver<Vec<Gap>>,
+    last_day: watch::Sender<LastDay>,
+}
+
+/// What left the store without being delivered goes in; seconds of each device in the last 24 hours come out.
+pub(super) fn ends() -> (mpsc::Sender<Vec<Gap>>, watch::Receiver<LastDay>, Ends) {
+    let (going, gone) = mpsc::channel(4);
+    let (telling, last_day) = watch::channel(LastDay::default());
+    (going, last_day, Ends { gone, last_day: telling })
+}
+
 /// The running account.
 pub(super) struct Running {
-    /// What left the store without being delivered.
-    pub(super) gaps: mpsc::Sender<Vec<Gap>>,
-    /// Seconds of each device in the last 24 hours, as `status` shows them.
-    pub(super) last_day: watch::Receiver<LastDay>,
     stop: watch::Sender<bool>,
     task: JoinHandle<anyhow::Result<()>>,
 }
@@ -65,12 +74,10 @@ pub(super) struct Covering {
 
 impl Covering {
     /// Starts the account of the devices of this configuration and of those that were captured lately.
-    pub(super) fn start(parts: Parts, config: &Config) -> Running {
-        let (telling, last_day) = watch::channel(LastDay::default());
-        let covering = Covering::new(parts, config, telling);
+    pub(super) fn start(parts: Parts, ends: Ends, config: &Config) -> Running {
+        let covering = Covering::new(parts, config, ends.last_day);
         let (stop, stopping) = watch::channel(false);
-        let (gaps, gone) = mpsc::channel(4);
-        Running { gaps, last_day, stop, task: tokio::spawn(covering.run(gone, stopping)) }
+        Running { stop, task: tokio::spawn(covering.run(ends.gone, stopping)) }
     }
 
     /// Takes up what was kept, and expects every device of the configuration.

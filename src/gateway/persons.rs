@@ -170,8 +170,9 @@ pub async fn assign_closed(config: &Config, store: &Store, change: &Change) -> a
     let (gateway_id, mut changes) = basis::gateway_id(config, store);
     let news = basis::News { config, gateway_id, anchors: &before.anchors, now: known.now, told: told(store) };
     let next = news.over(before.bases.last_key_value().map(|(_, basis)| basis), Some(said.clone()));
-    let names = config.destinations.iter().map(|to| to.name.as_str());
-    let (after, of_basis) = basis::next_version(&before, next, &in_hand(store, names))?;
+    let cursors = config.cursors();
+    let in_hand = in_hand(store, cursors.iter().map(String::as_str));
+    let (after, of_basis) = basis::next_version(&before, next, &in_hand)?;
     changes.extend(of_basis);
     store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing who wears what")?;
     tell(store, &after).await?;
@@ -254,4 +255,38 @@ fn reports(basis: &Basis, anchors: &Anchors, told: u64) -> Vec<Report> {
     let news = basis.assignments.iter().filter(|said| said.revision > told);
     news.map(|said| Report { kind: Kind::Assignment, key: said.device.to_string(), row: row(said).to_string() })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Anchor;
+
+    const BOOT: BootId = BootId(Uuid::from_u128(1));
+
+    /// A minute of uptime ten minutes into a boot whose clock the anchors tell, or not.
+    fn moment(synced: bool, when: When) -> Result<Heard, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("biogate.toml");
+        let text = "[[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = \"/nowhere\"\n";
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
+        let mut anchors = Anchors::new(0);
+        anchors.append(Anchor { boot: BOOT, from_ms: 0, offset_ms: 1_700_000_000_000, synced });
+        let timeline = Timeline { anchors, ..Timeline::default() };
+        let now = Heard { boot: BOOT, ms: 600_000 };
+        Known { config: &config, timeline: &timeline, heard: BTreeSet::new(), now }.moment(when)
+    }
+
+    #[test]
+    fn uptime_is_exact_before_the_clock_is_known_and_what_was_before_the_boot_is_not() {
+        let heard = |ms| Ok(Heard { boot: BOOT, ms });
+        for synced in [false, true] {
+            assert_eq!(moment(synced, When::Now), heard(600_000));
+            assert_eq!(moment(synced, When::Ago(600_000)), heard(0));
+            assert_eq!(moment(synced, When::At(5)), Ok(wall(5)));
+        }
+        assert_eq!(moment(true, When::Ago(3_600_000)), Ok(wall(1_699_997_000_000)));
+        assert!(moment(false, When::Ago(3_600_000)).unwrap_err().contains("write date and time"));
+    }
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::event::NAMESPACE;
 use crate::reading::Element;
 
 use super::error::{ProfileError, Wrong};
@@ -170,6 +173,8 @@ impl Profile {
 #[derive(Debug, Clone, Default)]
 pub struct ProfileSet {
     profiles: BTreeMap<Arc<str>, Arc<Profile>>,
+    /// A hash of each one's text.
+    texts: BTreeMap<Arc<str>, Uuid>,
 }
 
 impl ProfileSet {
@@ -190,7 +195,15 @@ impl ProfileSet {
     /// Reads one file and lays it over what is there; returns its id.
     pub fn add(&mut self, file_name: &str, text: &str) -> Result<Arc<str>, ProfileError> {
         let profile = Profile::parse(file_name, text)?;
-        Ok(self.insert(profile))
+        let id = self.insert(profile);
+        self.texts.insert(id.clone(), Uuid::new_v5(&NAMESPACE, text.as_bytes()));
+        Ok(id)
+    }
+
+    /// A hash of all profiles' texts: two hubs with the same read every frame alike.
+    pub fn fingerprint(&self) -> String {
+        let texts: Vec<u8> = self.texts.values().flat_map(|text| *text.as_bytes()).collect();
+        Uuid::new_v5(&NAMESPACE, &texts).simple().to_string()
     }
 
     /// Lays a profile over what is there; returns its id.

@@ -1,18 +1,24 @@
 //! What the gateway knows of itself, gathered for whoever asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 #[cfg(feature = "ble")]
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::persons::Order;
 use crate::clock::system;
+use crate::coverage::{LastDay, Second};
+use crate::forward::failover::CURSOR;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
+use crate::local::condition::{Condition, Destination, Seen};
+use crate::local::listener::Listening;
+use crate::local::metrics::Named;
 use crate::quarantine::Quarantine;
-use crate::reading::BootId;
+use crate::reading::{BootId, Heard, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::source;
 #[cfg(feature = "ble")]
@@ -23,6 +29,8 @@ use crate::store::{self, Store};
 pub struct Board {
     /// This process start's boot.
     pub boot: BootId,
+    /// This process start.
+    pub run: RunId,
     /// The queue.
     pub store: Store,
     /// What passes.
@@ -39,32 +47,76 @@ pub struct Board {
     pub gate: watch::Receiver<Gate>,
     /// Changes of who wears what, for the gateway to carry out.
     pub orders: mpsc::Sender<Order>,
+    /// Where what will never come is told to the account of each device's seconds.
+    pub gone: mpsc::Sender<Vec<store::Gap>>,
+    /// Seconds of each device in the last 24 hours.
+    pub last_day: watch::Receiver<LastDay>,
     /// The Bluetooth peripherals that are heard, listed or not.
     #[cfg(feature = "ble")]
     pub nearby: Arc<Mutex<Nearby>>,
     /// When the process started, in milliseconds of uptime.
     pub started_ms: u64,
+    /// Whether the configuration says that nothing is sent for now.
+    pub offline: bool,
+    /// The TCP listener's state.
+    pub listening: Listening,
+    /// Who has metrics of its own.
+    pub named: Named,
 }
 
 impl Board {
+    /// How everything is now.
+    pub fn condition(&self) -> Condition {
+        let timeline = self.timeline.borrow().clone();
+        let (ledger, stat) = (self.store.ledger(), self.store.stat());
+        let age_s = |heard: Heard| age_ms(&timeline, self.boot, heard) / 1_000;
+        let healths: Vec<_> = self.destinations.iter().map(forward::health::Health::snapshot).collect();
+        let order: Vec<_> = healths.iter().filter(|health| health.active.is_some()).cloned().collect();
+        let of = |name: &str| match name == CURSOR && !order.is_empty() {
+            true => order.iter().find(|health| health.active == Some(true)).cloned(),
+            false => healths.iter().find(|health| health.name == name).cloned(),
+        };
+        let destination = |(name, tally): &(String, store::DestinationTally)| Destination {
+            name: name.clone(),
+            health: of(name),
+            order: if name == CURSOR { order.clone() } else { Vec::new() },
+            tally: *tally,
+            oldest_waiting_s: stat
+                .destinations
+                .iter()
+                .find(|of| of.name == *name)
+                .and_then(|of| of.oldest_waiting)
+                .map(age_s),
+        };
+        let last_day = self.last_day.borrow().clone();
+        let seen = |source: source::health::Snapshot| Seen {
+            heard_ago_s: source.last_heard.map(age_s),
+            last_day_s: last_day.get(&source.name).map(by_name),
+            source,
+        };
+        Condition {
+            gateway: timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
+            uptime_s: system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
+            held: match &*self.gate.borrow() {
+                Gate::Open => None,
+                Gate::Held(reason) => Some(reason.clone()),
+            },
+            synchronised: timeline.anchors.is_synced(self.boot),
+            offline: self.offline,
+            failure: self.store.failure().map(|why| why.to_string()),
+            oldest_waiting_s: stat.oldest_waiting.map(age_s),
+            sources: self.sources.snapshot().into_iter().map(seen).collect(),
+            destinations: ledger.destinations.iter().map(destination).collect(),
+            ledger,
+            store: stat,
+        }
+    }
+
     /// One JSON document: gateway, clock, ledger, store, devices, destinations.
     pub fn status(&self) -> Value {
-        let timeline = self.timeline.borrow().clone();
-        let clock = match &*self.gate.borrow() {
-            Gate::Open => "known",
-            Gate::Held(reason) => reason,
-        }
-        .to_owned();
-        json!({
-            "gateway": timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_s": system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
-            "clock": { "state": clock, "synchronised": timeline.anchors.is_synced(self.boot) },
-            "ledger": self.store.ledger(),
-            "store": self.store.stat(),
-            "devices": self.sources.snapshot(),
-            "destinations": self.destinations.iter().map(forward::health::Health::snapshot).collect::<Vec<_>>(),
-        })
+        let mut document = self.condition().document();
+        document["local"] = self.listening.document();
+        document
     }
 
     /// What is near, the strongest first. Who asks makes the radio listen for a while.
@@ -81,6 +133,21 @@ impl Board {
         let timeline = self.timeline.borrow().clone();
         export(&self.store, &timeline, limit).await
     }
+}
+
+/// The seconds that there were, by what they were.
+fn by_name(seconds: &[u64; 8]) -> BTreeMap<&'static str, u64> {
+    let all = Second::ALL.into_iter().map(Second::name).zip(*seconds);
+    all.filter(|(_, seconds)| *seconds > 0).collect()
+}
+
+/// How long ago something was heard: by the uptime where it was in this boot, else by what is known of that boot.
+fn age_ms(timeline: &Timeline, boot: BootId, heard: Heard) -> u64 {
+    if heard.boot == boot && boot != BootId::WALL {
+        return system::uptime_ms().saturating_sub(heard.ms);
+    }
+    let (then, _) = timeline.anchors.unix_ms(timeline.anchors.version(), heard);
+    u64::try_from(system::wall_ms().saturating_sub(then)).unwrap_or(0)
 }
 
 /// The rows of at most `limit` of the oldest observations that the store still keeps.

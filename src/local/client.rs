@@ -22,6 +22,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// No answer is longer.
 const MAX_ANSWER: usize = 256 << 20;
 
+/// No line of a stream is longer: an event's metadata is bounded well below.
+const MAX_LINE: usize = 1 << 20;
+
 /// The JSON that a running gateway answers at `path`; `None` when no gateway listens there.
 pub async fn get<T: DeserializeOwned>(socket: &Path, path: &str) -> anyhow::Result<Option<T>> {
     answer_of(open(socket, path).await?).await
@@ -50,6 +53,42 @@ async fn answer_of<T: DeserializeOwned>(response: Option<Response<Incoming>>) ->
 /// A streaming answer; `None` when no gateway listens there.
 pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Response<Incoming>>> {
     ask(socket, Request::get(path).header("host", "biogate").body(Full::default())?).await
+}
+
+/// The lines of a streaming answer.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    held: Vec<u8>,
+}
+
+impl Lines {
+    /// Asks for it; `None` when no gateway listens there.
+    pub async fn open(socket: &Path, path: &str) -> anyhow::Result<Option<Lines>> {
+        let response = open(socket, path).await?;
+        Ok(response.map(|response| Lines { body: response.into_body(), held: Vec::new() }))
+    }
+
+    /// The next line, without its end; `None` when the gateway stopped. It waits as long as nothing passes. Cancel-safe.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.held.drain(..=end).collect();
+                line.pop();
+                return Ok(Some(line));
+            }
+            if self.held.len() > MAX_LINE {
+                bail!("the running gateway sent a line of more than {MAX_LINE} bytes");
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    let frame = frame.context("the gateway went away")?;
+                    self.held.extend_from_slice(&frame.into_data().unwrap_or_default());
+                }
+            }
+        }
+    }
 }
 
 async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<Option<Response<Incoming>>> {

@@ -1,9 +1,9 @@
 //! HTTP on a unix socket, mode 0660: how `buffer`, `record` and the like reach a gateway that holds the store.
 //!
-//! GET `/status`, `/near` (the Bluetooth peripherals that are heard), `/quarantine?limit=N`, `/verify`,
-//! `/export?limit=N` and `/record` (one JSON line a frame, until the client goes). Every answer but `/record` is one
-//! JSON document. POST carries out a command, a JSON document of at most 64 KiB: `/quarantine/...`, `/assign`, and
-//! `/assignments`, which tells who wears what. Answers are bounded.
+//! GET what `answer` has for everybody, and `/near` (the Bluetooth peripherals that are heard),
+//! `/quarantine?limit=N`, `/verify`, `/export?limit=N`, `/record` (one JSON line a frame, until the client goes) and
+//! `/tap` (one JSON line an event). Every other answer is one document. POST carries out a command, a JSON document of
+//! at most 64 KiB: `/quarantine/...`, `/assign`, and `/assignments`, which tells who wears what. Answers are bounded.
 
 use std::convert::Infallible;
 use std::io;
@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::channel::Channel;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::Value;
 use tokio::net::UnixListener;
@@ -28,8 +27,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::answer::{self, Answer, PATHS, json, json_or_problem, text as problem};
 use super::board::Board;
 use super::persons;
+use super::tap::{self, Shown};
 use crate::quarantine::Filter;
 use crate::source::recorded::RecordedFrame;
 
@@ -44,8 +45,6 @@ const MAX_COMMAND: usize = 64 << 10;
 
 /// How many lines of a recording may wait for a slow client before it loses some.
 const RECORD_QUEUE: usize = 256;
-
-type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// The socket; dropping it removes the file.
 #[derive(Debug)]
@@ -107,22 +106,29 @@ impl Drop for Control {
     }
 }
 
-async fn answer(board: &Board, request: Request<Incoming>) -> Answer {
+async fn answer(board: &Arc<Board>, request: Request<Incoming>) -> Answer {
     match *request.method() {
         Method::GET => {}
         Method::POST => return command(board, request).await,
         _ => return problem(StatusCode::METHOD_NOT_ALLOWED, "only GET and POST are answered here"),
     }
-    let limit = limit_of(request.uri().query());
+    if let Some(answer) = answer::get(board, request.uri().path()) {
+        return answer;
+    }
+    let query = request.uri().query();
+    let limit = limit_of(query);
     match request.uri().path() {
-        "/status" => json(&board.status()),
         #[cfg(feature = "ble")]
-        "/near" => json(&board.near()),
+        "/near" => answer::json(&board.near()),
         "/quarantine" => json_or_problem(board.quarantine.list(&Filter::default(), limit).await),
         "/verify" => json_or_problem(board.store.verify().await),
         "/export" => json_or_problem(board.export(limit).await),
         "/record" => record(board),
-        _ => problem(StatusCode::NOT_FOUND, "ask /status, /near, /quarantine, /verify, /export or /record"),
+        "/tap" => tap::open(board.clone(), Shown::of(query)),
+        _ => problem(
+            StatusCode::NOT_FOUND,
+            &format!("ask {PATHS}, /near, /quarantine, /verify, /export, /record or /tap"),
+        ),
     }
 }
 
@@ -180,25 +186,5 @@ fn record(board: &Board) -> Answer {
             }
         }
     });
-    Response::new(body.boxed())
-}
-
-fn json_or_problem<T: serde::Serialize, E: std::fmt::Display>(result: Result<T, E>) -> Answer {
-    match result {
-        Ok(value) => json(&value),
-        Err(why) => problem(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
-    }
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Answer {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => Response::new(Full::new(Bytes::from(bytes)).boxed()),
-        Err(why) => problem(StatusCode::INTERNAL_SERVER_ERROR, &why.to_string()),
-    }
-}
-
-fn problem(status: StatusCode, message: &str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(message.to_owned())).boxed());
-    *answer.status_mut() = status;
-    answer
+    answer::stream(body.boxed())
 }

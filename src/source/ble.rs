@@ -119,7 +119,7 @@ pub async fn run(settings: watch::Receiver<BleSettings>, nearby: Arc<Mutex<Nearb
     let mut house = House::new(settings, context, nearby);
     while let Ended::Lost(why) = session::run(&mut house).await {
         house.health.count(crate::source::health::Count::Disconnects, 1);
-        house.health.set_state(&why.to_string());
+        house.health.set_trouble(&why.to_string());
         if stop.wait_at_most(backoff.next_wait(fastrand::f64())).await {
             break;
         }

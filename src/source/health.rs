@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -64,6 +64,43 @@ const KINDS: [(Count, &str); 11] = [
     (Count::Failures, "failed tries"),
 ];
 
+/// What an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A device that is read over Bluetooth.
+    Bluetooth,
+    /// A device on a serial line.
+    Serial,
+    /// A device whose messages come through a broker.
+    Mqtt,
+    /// An MQTT broker.
+    Broker,
+    /// A Bluetooth adapter, or bluetoothd as a whole.
+    Radio,
+    /// A recording, or the entry that names beyond the bound share.
+    Other,
+}
+
+impl Kind {
+    /// As `status` and metrics write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Bluetooth => "bluetooth",
+            Kind::Serial => "serial",
+            Kind::Mqtt => "mqtt",
+            Kind::Broker => "broker",
+            Kind::Radio => "radio",
+            Kind::Other => "other",
+        }
+    }
+
+    /// Whether it is a sensor, and not what sensors are reached through.
+    pub fn is_device(self) -> bool {
+        !matches!(self, Kind::Broker | Kind::Radio)
+    }
+}
+
 /// The health of all sources.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -74,7 +111,8 @@ pub struct Health {
 #[derive(Debug)]
 pub struct DeviceHealth {
     name: Arc<str>,
-    state: Mutex<String>,
+    kind: OnceLock<Kind>,
+    state: Mutex<State>,
     last_heard: Mutex<Option<Heard>>,
     out_of_reach: AtomicBool,
     counts: [AtomicU64; KINDS.len()],
@@ -85,13 +123,23 @@ pub struct DeviceHealth {
     named: Mutex<BTreeMap<&'static str, u64>>,
 }
 
+#[derive(Debug)]
+struct State {
+    words: String,
+    trouble: bool,
+}
+
 /// What `status` shows of one device or broker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Snapshot {
     /// The device's name, or `broker NAME`.
     pub name: Arc<str>,
+    /// What it is.
+    pub kind: Kind,
     /// Its state in words.
     pub state: String,
+    /// Whether the words tell of something that is not as it should be.
+    pub trouble: bool,
     /// When it was last heard.
     pub last_heard: Option<Heard>,
     /// Its port, link or broker is not there.
@@ -150,7 +198,8 @@ impl DeviceHealth {
     fn new(name: Arc<str>) -> Self {
         DeviceHealth {
             name,
-            state: Mutex::new("starting".to_owned()),
+            kind: OnceLock::new(),
+            state: Mutex::new(State { words: "starting".to_owned(), trouble: false }),
             last_heard: Mutex::new(None),
             out_of_reach: AtomicBool::new(false),
             counts: Default::default(),
@@ -165,12 +214,27 @@ impl DeviceHealth {
         &self.name
     }
 
-    /// Its state in words; logged when it differs from the last one.
+    /// Says what it is; the first word stays.
+    pub fn set_kind(&self, kind: Kind) {
+        self.kind.get_or_init(|| kind);
+    }
+
+    /// Its state in words, with nothing wrong; logged when it differs from the last one.
     pub fn set_state(&self, state: &str) {
+        self.say(state, false);
+    }
+
+    /// The same, of something that is not as it should be.
+    pub fn set_trouble(&self, state: &str) {
+        self.say(state, true);
+    }
+
+    fn say(&self, words: &str, trouble: bool) {
         let mut current = lock(&self.state);
-        if *current != state {
-            state.clone_into(&mut current);
-            info!(source = %self.name, "{state}");
+        current.trouble = trouble;
+        if current.words != words {
+            words.clone_into(&mut current.words);
+            info!(source = %self.name, "{words}");
         }
     }
 
@@ -215,9 +279,15 @@ impl DeviceHealth {
 
     /// As it is now.
     pub fn snapshot(&self) -> Snapshot {
+        let (words, trouble) = {
+            let state = lock(&self.state);
+            (state.words.clone(), state.trouble)
+        };
         Snapshot {
             name: self.name.clone(),
-            state: lock(&self.state).clone(),
+            kind: self.kind.get().copied().unwrap_or(Kind::Other),
+            state: words,
+            trouble,
             last_heard: *lock(&self.last_heard),
             out_of_reach: self.out_of_reach.load(Relaxed),
             frames: self.total(Count::Frames),

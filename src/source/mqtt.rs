@@ -29,7 +29,7 @@ use tracing::error;
 
 use crate::source::backoff::Backoff;
 use crate::source::context::Context;
-use crate::source::health::Count;
+use crate::source::health::{Count, Kind};
 use crate::source::mqtt::connection::{Connection, Ended};
 use crate::source::mqtt::link::{Fault, Version};
 use crate::source::mqtt::topic::TopicTemplate;
@@ -135,6 +135,7 @@ pub fn payload_hash(topic: &str, payload: &[u8]) -> u64 {
 /// Hears one broker until the sources stop; connects again for ever.
 pub async fn run(broker: MqttBroker, context: Context) {
     let health = context.health.broker(&broker.name);
+    health.set_kind(Kind::Broker);
     let mut stop = context.stop.clone();
     let mut connection = Connection::new(broker.clone(), context);
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
@@ -150,7 +151,7 @@ pub async fn run(broker: MqttBroker, context: Context) {
             }
             Ended::Fault { fault, connected_for } => (fault, connected_for),
         };
-        health.set_state(&format!("disconnected: {fault}"));
+        health.set_trouble(&format!("disconnected: {fault}"));
         let answered = lasted.is_some();
         health.count(Count::Disconnects, u64::from(answered));
         if lasted.is_some_and(|lasted| lasted >= LASTED) {

@@ -22,7 +22,7 @@ use crate::source::backoff::Backoff;
 use crate::source::context::{Context, Stop};
 use crate::source::delivery::DeviceInlet;
 use crate::source::framing::Framer;
-use crate::source::health::{Count, DeviceHealth};
+use crate::source::health::{Count, DeviceHealth, Kind};
 use crate::source::serial::port_name::{NotFound, PortName};
 
 /// Without a frame for so long, a device is reported silent and its port opened once more.
@@ -85,6 +85,7 @@ enum OpenError {
 pub async fn run(mut settings: SerialSettings, mut context: Context) {
     settings.silence = settings.silence.min(LONGEST_SILENCE);
     let health = context.health.device(&settings.device);
+    health.set_kind(Kind::Serial);
     let mut device =
         Device { inlet: context.inlet.device(), health: health.clone(), settings, silence_told: false, frames: 0 };
     let mut opener = Opener { port: device.settings.port.clone(), link: device.settings.link.clone(), opening: None };
@@ -97,7 +98,7 @@ pub async fn run(mut settings: SerialSettings, mut context: Context) {
         match opened {
             Err(error) => {
                 health.set_in_reach(false);
-                health.set_state(&error.to_string());
+                health.set_trouble(&error.to_string());
             }
             Ok((port, is_pty)) => {
                 health.set_in_reach(true);
@@ -114,7 +115,7 @@ pub async fn run(mut settings: SerialSettings, mut context: Context) {
                     Ended::Lost(why) => {
                         health.count(Count::Disconnects, 1);
                         health.set_in_reach(false);
-                        health.set_state(&format!("disconnected: {why}"));
+                        health.set_trouble(&format!("disconnected: {why}"));
                     }
                     Ended::Silent => continue,
                 }
@@ -254,7 +255,7 @@ impl Device {
     fn tell_silence(&mut self) -> Ended {
         self.silence_told = true;
         self.health.count(Count::Silences, 1);
-        self.health.set_state(&format!("silent for {} s; port opened once more", self.settings.silence.as_secs()));
+        self.health.set_trouble(&format!("silent for {} s; port opened once more", self.settings.silence.as_secs()));
         Ended::Silent
     }
 

@@ -35,7 +35,7 @@ where
         match ended {
             Some(Err(panic)) if panic.is_panic() => {
                 health.count(Count::Disconnects, 1);
-                health.set_state("its task panicked and is started again");
+                health.set_trouble("its task panicked and is started again");
                 error!(source = name, "a source panicked: {panic}");
             }
             Some(Ok(()) | Err(_)) | None => return,

@@ -1,5 +1,6 @@
 //! The values that go in and out of the store.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{AsideEntry, AsidePlace};
 use crate::observation::Observation;
 use crate::reading::{Heard, RunId};
+use crate::report::Kind;
 
 /// Number of an observation in this store, from 1, never reused.
 pub type Sequence = u64;
@@ -142,6 +144,8 @@ pub struct DestinationTally {
     pub waiting: u64,
     /// Beside the balance: sent more than once.
     pub resent: u64,
+    /// Beside the balance: delivered by one destination of a failover while another may have them too.
+    pub in_doubt_resent: u64,
 }
 
 impl DestinationTally {
@@ -203,7 +207,7 @@ pub struct Chunk {
     pub observations: Vec<Observation>,
 }
 
-/// What happened to a range; the counts but `resent` sum to its observations.
+/// What happened to a range; the counts but `resent` and `in_doubt_resent` sum to its observations.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// Taken by the destination.
@@ -218,6 +222,8 @@ pub struct Settled {
     pub damaged: u64,
     /// Beside the sum: sent more than once.
     pub resent: u64,
+    /// Beside the sum: delivered while another destination may have them too.
+    pub in_doubt_resent: u64,
     /// Made durable before the cursor moves.
     pub aside: Vec<AsideEntry>,
 }
@@ -256,7 +262,7 @@ pub struct Stat {
     pub newest: Sequence,
     /// Each destination: what waits, and from which sequence.
     pub destinations: Vec<DestinationStat>,
-    /// When the oldest waiting observation was heard (at the precision of a generation).
+    /// When the oldest that waits for any destination was heard, about.
     pub oldest_waiting: Option<Heard>,
     /// Generations, the newest included.
     pub generations: u64,
@@ -301,8 +307,10 @@ pub struct DestinationStat {
     pub cursor: Sequence,
     /// The range in hand.
     pub in_hand: Option<Range>,
-    /// Rows beside the events that it has not got.
-    pub reports_waiting: u64,
+    /// When the oldest that waits was heard, about: read off the times and numbers of its generation's ends.
+    pub oldest_waiting: Option<Heard>,
+    /// Rows beside the events that it has not got, of each kind that has any.
+    pub reports_waiting: BTreeMap<Kind, u64>,
 }
 
 /// What reading everything found.

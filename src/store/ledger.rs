@@ -87,6 +87,19 @@ impl Known {
         if self.is_empty() { 0 } else { (self.last + 1).saturating_sub(cursor.max(self.first)) }
     }
 
+    /// When the observation of this sequence was heard, as if those of a generation came evenly: a generation may hold
+    /// hours, and what waits may have come a second ago.
+    fn heard_about(&self, sequence: Sequence) -> Option<Heard> {
+        let (oldest, newest) = (self.oldest?, self.newest?);
+        if oldest.boot != newest.boot || self.last <= self.first {
+            return Some(oldest);
+        }
+        let past = sequence.saturating_sub(self.first).min(self.last - self.first);
+        let span = newest.ms.saturating_sub(oldest.ms);
+        let ms = (u128::from(span) * u128::from(past) / u128::from(self.last - self.first)) as u64;
+        Some(Heard { boot: oldest.boot, ms: oldest.ms.saturating_add(ms) })
+    }
+
     /// Takes note of one more chunk.
     pub(super) fn add(&mut self, first: Sequence, last: Sequence, heard: (Heard, Heard), now_ms: u64) {
         if self.is_empty() {
@@ -308,10 +321,9 @@ impl Own {
         all.map(|(number, _)| *number)
     }
 
-    /// When the oldest waiting observation was heard, at the precision of a generation.
-    pub(super) fn oldest_waiting(&self) -> Option<Heard> {
-        let lowest = self.destinations.values().map(|to| to.cursor).min().unwrap_or(0);
-        self.generations.values().find(|known| known.waiting_at(lowest) > 0).and_then(|known| known.oldest)
+    /// When the oldest observation that waits behind this cursor was heard, about.
+    pub(super) fn oldest_waiting(&self, cursor: Sequence) -> Option<Heard> {
+        self.generations.values().find(|known| known.waiting_at(cursor) > 0).and_then(|known| known.heard_about(cursor))
     }
 
     /// The boots of everything that is kept; of what is set aside the newest.

@@ -261,10 +261,11 @@ impl Queue {
                     waiting: tally.waiting,
                     cursor: to.cursor,
                     in_hand: to.range.clone(),
+                    oldest_waiting: own.oldest_waiting(to.cursor),
                     reports_waiting: own.reports.waiting(&to.reports),
                 })
                 .collect(),
-            oldest_waiting: own.oldest_waiting(),
+            oldest_waiting: own.oldest_waiting(own.destinations.values().map(|to| to.cursor).min().unwrap_or(0)),
             generations: own.generations.len() as u64,
             disk_bytes: self.disk_bytes(),
             damaged_bytes: self.damaged_bytes,

@@ -86,10 +86,10 @@ impl ReportTotals {
         cursors
     }
 
-    /// Reports that wait for a destination with these cursors.
-    pub(super) fn waiting(&self, cursors: &PerKind) -> u64 {
+    /// Reports that wait for a destination with these cursors, of each kind that has any.
+    pub(super) fn waiting(&self, cursors: &PerKind) -> BTreeMap<Kind, u64> {
         let of = |kind| self.next.get(kind).saturating_sub(cursors.get(kind).max(self.first(kind)));
-        Kind::ALL.into_iter().map(of).sum()
+        Kind::ALL.into_iter().map(|kind| (kind, of(kind))).filter(|(_, waiting)| *waiting > 0).collect()
     }
 
     fn note(&mut self, generation: u64, open: &OpenReports) {
@@ -383,7 +383,7 @@ impl Queue {
         for number in done.into_iter().filter(|number| *number != self.reports.highest()).collect::<Vec<_>>() {
             self.remove_reports(number);
         }
-        if self.own.destinations.values().all(|to| self.own.reports.waiting(&to.reports) == 0) {
+        if self.own.destinations.values().all(|to| self.own.reports.waiting(&to.reports).is_empty()) {
             self.reports.close();
         }
         self.publish();

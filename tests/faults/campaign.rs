@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::bus::Broker;
 use crate::judge::{FarEnd, Terms};
 use crate::oracle::{CABLES, Said, Sources, leap, now_ms};
-use crate::plan::{End, Plan, Step, Theme};
+use crate::plan::{Bus, End, Plan, Step, Theme};
 use crate::rig::clickhouse::Engine;
 use crate::rig::gateway::{Hub, destinations, wait_for};
+use crate::rig::kafka::Kafka;
 use crate::rig::mosquitto::{Mosquitto, note};
 use crate::rig::pty::Pty;
 use crate::trouble::{Clock, SmallDisk, flip};
@@ -24,6 +26,8 @@ const POINT_PATIENCE: Duration = Duration::from_secs(6);
 const DRAIN: Duration = Duration::from_secs(90);
 /// What a source says to a gateway that listens is stored within this.
 const TAKEN_MS: i64 = 1_000;
+/// How a start ends that finds no room even to open the store.
+const NO_SPACE: &str = "No space left on device (os error 28)";
 /// An outage of so long, in so many leaps.
 const TEN_HOURS_MS: i64 = 36_000_000;
 const LEAPS: usize = 12;
@@ -40,9 +44,13 @@ pub(crate) struct Outcome {
     pub(crate) mistimed: u64,
     pub(crate) estimated: u64,
     pub(crate) excused: u64,
+    /// Records with an event_id that was there: at-least-once delivery to Kafka.
+    pub(crate) repeated: u64,
     pub(crate) slowest_start: Duration,
     /// KiB, one look before each end of a run that had warmed up.
     pub(crate) memory: Vec<u64>,
+    /// Starts that a full disk refused.
+    pub(crate) refused: u32,
     /// What the theme did, to find a failure again.
     pub(crate) done: Vec<String>,
     pub(crate) wrong: Vec<String>,
@@ -52,6 +60,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Campaign<'a> {
     plan: &'a Plan,
     engine: &'a Engine,
+    bus: Option<Broker<'a>>,
     mosquitto: Mosquitto,
     hub: Hub,
     sources: Sources,
@@ -72,8 +81,9 @@ pub(crate) struct Campaign<'a> {
 }
 
 /// Runs the campaign; `None` where something it needs is not installed.
-pub(crate) fn run(plan: &Plan, engine: &Engine) -> Option<Outcome> {
-    let mut campaign = Campaign::begin(plan, engine)?;
+pub(crate) fn run(plan: &Plan, engine: &Engine, kafka: Option<&Kafka>) -> Option<Outcome> {
+    let bus = kafka.map(|kafka| Broker::new(kafka, plan.exactly_once));
+    let mut campaign = Campaign::begin(plan, engine, bus)?;
     for (nth, step) in plan.steps.iter().enumerate() {
         campaign.before(nth, step);
         campaign.step(step);
@@ -82,9 +92,9 @@ pub(crate) fn run(plan: &Plan, engine: &Engine) -> Option<Outcome> {
 }
 
 impl<'a> Campaign<'a> {
-    fn begin(plan: &'a Plan, engine: &'a Engine) -> Option<Campaign<'a>> {
+    fn begin(plan: &'a Plan, engine: &'a Engine, bus: Option<Broker<'a>>) -> Option<Campaign<'a>> {
         let mosquitto = Mosquitto::start()?;
-        let mut hub = hub(plan, engine, &mosquitto);
+        let mut hub = hub(plan, engine, &mosquitto, bus.as_ref());
         let disk = match plan.theme {
             Theme::FullDisk => Some(SmallDisk::mount(&hub.data_dir())?),
             _ => None,
@@ -103,6 +113,7 @@ impl<'a> Campaign<'a> {
             sources: Sources::start(mosquitto.port, cables, plan.sequences),
             plan,
             engine,
+            bus,
             mosquitto,
             hub,
             clock,
@@ -177,6 +188,16 @@ impl<'a> Campaign<'a> {
         {
             self.engine.fault_later(kind, n, skip);
         }
+        if let (Some(bus), Some(fault)) = (&self.bus, step.bus) {
+            bus.before(fault);
+        }
+        self.run_to_its_end(step);
+        if let Some(bus) = &self.bus {
+            bus.after();
+        }
+    }
+
+    fn run_to_its_end(&mut self, step: &Step) {
         let point = match &step.end {
             End::Point(point, passes) => Some((*point, *passes)),
             _ => None,
@@ -225,6 +246,9 @@ impl<'a> Campaign<'a> {
             std::thread::sleep(Duration::from_millis(self.random.u64(0..300)));
             self.mosquitto.launch();
             self.sources.resume();
+        }
+        if let (Some(bus), Some(Bus::Killed)) = (&self.bus, step.bus) {
+            bus.restart();
         }
         if self.plan.theme == Theme::Clock {
             std::thread::sleep(Duration::from_millis(self.random.u64(0..800)));
@@ -305,6 +329,10 @@ impl<'a> Campaign<'a> {
                 self.outcome.kills += 1;
                 self.outcome.points.insert(point);
             }
+            // A start on a full disk may be refused, in plain words; the service manager tries again.
+            _ if self.is_full() && status.code() == Some(1) && self.hub.log().trim_end().ends_with(NO_SPACE) => {
+                self.outcome.refused += 1;
+            }
             _ => self.outcome.wrong.push(format!("it ended by itself ({status}): {}", last_of(&self.hub.log()))),
         }
     }
@@ -353,6 +381,10 @@ impl<'a> Campaign<'a> {
             None => self.outcome.wrong.push(format!("not drained: {:?}", self.hub.stat())),
         }
         self.stop();
+        if let Some(stat) = self.hub.stat() {
+            self.outcome.done.push(format!("at the end: {}", stat["store"]));
+            self.outcome.done.push(format!("at the end: {}", stat["ledger"]["destinations"]));
+        }
         match self.hub.stat() {
             Some(stat) => self.judge(&said, &stat, (from, until)),
             None => self.outcome.wrong.push("the stopped store cannot be read".to_owned()),
@@ -369,7 +401,9 @@ impl<'a> Campaign<'a> {
             !device.starts_with("cable") || (at > last.0 + TAKEN_MS && at < last.1)
         };
         let tallies = destinations(stat);
-        for far in [FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))] {
+        let mut far_ends = vec![FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))];
+        far_ends.extend(self.bus.as_ref().map(Broker::far_end));
+        for far in far_ends {
             let Some((_, tally)) = tallies.iter().find(|(name, _)| name == far.name) else { continue };
             let count = |key: &str| tally[key].as_u64().unwrap_or(0);
             let terms = Terms {
@@ -396,6 +430,10 @@ impl<'a> Campaign<'a> {
             outcome.mistimed += verdict.mistimed;
             outcome.estimated += verdict.estimated;
             outcome.excused += terms.excused;
+            outcome.repeated += far.repeated;
+            if terms.excused == 0 {
+                outcome.wrong.extend(far.miscounted());
+            }
             if verdict.is_bad() {
                 outcome.wrong.extend(verdict.said);
             }
@@ -426,7 +464,7 @@ fn subscribed(hub: &Hub, mosquitto: &Mosquitto) {
     assert!(heard.is_some(), "no subscription: {}", hub.log());
 }
 
-fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto) -> Hub {
+fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto, bus: Option<&Broker<'_>>) -> Hub {
     let hub = Hub::new("");
     let settings = engine.settings();
     let dir = hub.dir.path().to_owned();
@@ -461,6 +499,9 @@ fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto) -> Hub {
         dir.join("archive"),
         plan.rotate_kib,
     ));
+    if let Some(bus) = bus {
+        text.push_str(&bus.configuration());
+    }
     std::fs::write(hub.config(), text).expect("writing the configuration");
     hub
 }
@@ -471,8 +512,8 @@ fn unbalanced(stat: &Value) -> Option<String> {
     balanced.is_err().then(|| format!("the ledger does not balance: {}", stat["ledger"]))
 }
 
-/// The end of a log.
+/// The end of a log, the last line first.
 fn last_of(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(6)..].join(" | ")
+    lines[lines.len().saturating_sub(6)..].iter().rev().copied().collect::<Vec<_>>().join(" | ")
 }

@@ -14,6 +14,8 @@ const GROWTH_KIB: u64 = 4_096;
 /// The sum of all campaigns.
 #[derive(Default)]
 pub(crate) struct Table {
+    /// Whether every campaign says what it did.
+    pub(crate) tells: bool,
     pub(crate) kills: u32,
     pub(crate) points: BTreeSet<&'static str>,
     campaigns: u32,
@@ -25,6 +27,8 @@ pub(crate) struct Table {
     mistimed: u64,
     estimated: u64,
     excused: u64,
+    repeated: u64,
+    refused: u32,
     slowest_start: Duration,
     memory: Vec<u64>,
 }
@@ -34,10 +38,11 @@ impl Table {
     pub(crate) fn add(&mut self, plan: &Plan, outcome: Outcome, took: Duration) {
         let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
         println!(
-            "seed {:>10} {:9} {:3} kills, {:2} points, {:6} arrived, {} lost, {} doubled, {} reordered, {} mistimed, {} \
+            "seed {:>10} {:9}{} {:3} kills, {:2} points, {:6} arrived, {} lost, {} doubled, {} reordered, {} mistimed, {} \
              estimated, {} excused, start {:4} ms, RSS {:5} KiB, {:3} s: {verdict}",
             plan.seed,
             format!("{:?}", plan.theme),
+            if plan.exactly_once { " eos" } else { "    " },
             outcome.kills,
             outcome.points.len(),
             outcome.readings,
@@ -51,8 +56,10 @@ impl Table {
             outcome.memory.iter().max().unwrap_or(&0),
             took.as_secs(),
         );
-        if !outcome.wrong.is_empty() {
+        if !outcome.wrong.is_empty() || self.tells {
             outcome.done.iter().chain(&outcome.wrong).for_each(|line| println!("    {line}"));
+        }
+        if !outcome.wrong.is_empty() {
             self.bad.push(plan.seed);
         }
         self.campaigns += 1;
@@ -65,7 +72,9 @@ impl Table {
         self.mistimed += outcome.mistimed;
         self.estimated += outcome.estimated;
         self.excused += outcome.excused;
+        self.repeated += outcome.repeated;
         self.slowest_start = self.slowest_start.max(outcome.slowest_start);
+        self.refused += outcome.refused;
         self.memory.extend(outcome.memory);
     }
 
@@ -100,8 +109,13 @@ impl Table {
         println!("| readings looked for and found, all destinations | {} |", self.readings);
         println!("| lost, doubled, reordered | {}, {}, {} |", self.lost, self.doubled, self.reordered);
         println!("| more than 1 s from the truth; marked as estimated | {}; {} |", self.mistimed, self.estimated);
+        println!("| records again in Kafka without transactions, known by event_id | {} |", self.repeated);
         println!("| damaged or evicted, and counted as that | {} |", self.excused);
-        println!("| slowest start | {} ms |", self.slowest_start.as_millis());
+        println!(
+            "| slowest start; starts that a full disk refused | {} ms; {} |",
+            self.slowest_start.as_millis(),
+            self.refused
+        );
         println!(
             "| memory (RSS): most; median of the first and the last third | {} KiB; {first}, {last} KiB{} |",
             self.memory.iter().max().unwrap_or(&0),

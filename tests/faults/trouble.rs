@@ -72,7 +72,7 @@ impl SmallDisk {
     /// `None` where this user may not mount.
     pub(crate) fn mount(at: &Path) -> Option<SmallDisk> {
         std::fs::create_dir_all(at).expect("a mount point");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=40m,mode=0755", "tmpfs"]).arg(at).output();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs"]).arg(at).output();
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(SmallDisk(at.to_owned()));
         }
@@ -104,6 +104,10 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Where in a file lies what was not delivered yet, counted from its end, and where its last records.
+const WAITING_BYTES: usize = 24 << 10;
+const LAST_BYTES: usize = 4 << 10;
+
 /// Flips bytes of one generation of the store, in what was written a while ago: the last record of a log cannot be told
 /// from one that was never finished. Says where.
 pub(crate) fn flip(store: &Path, random: &mut Rng) -> Option<String> {
@@ -111,10 +115,13 @@ pub(crate) fn flip(store: &Path, random: &mut Rng) -> Option<String> {
     let mut generations: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     generations.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("gen-")));
     generations.sort();
-    let file = random.choice(generations.iter())?.join("db");
+    // Mostly the newest: there lies what waits.
+    let newest = generations.pop()?;
+    let file = if random.u8(..) < 50 { random.choice(generations.iter()).unwrap_or(&newest).clone() } else { newest }
+        .join("db");
     let mut bytes = std::fs::read(&file).ok()?;
     let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-    let at = random.usize(used / 8..used / 2);
+    let at = random.usize(used.saturating_sub(WAITING_BYTES)..used.saturating_sub(LAST_BYTES).max(1));
     bytes[at] ^= 0x5a;
     std::fs::write(&file, bytes).ok()?;
     Some(format!("byte {at} of {} in {}", used, file.display()))

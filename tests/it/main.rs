@@ -26,7 +26,10 @@ mod ble_turns;
 mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
+mod clickhouse_check;
 mod configuration;
+#[cfg(feature = "clickhouse")]
+mod failover;
 mod file;
 mod forward;
 mod framing;
@@ -43,6 +46,7 @@ mod kafka_rig;
 #[cfg(feature = "kafka")]
 mod kafka_security;
 mod kill;
+mod local;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;

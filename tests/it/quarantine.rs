@@ -108,6 +108,11 @@ fn id_of(entry: &Value, index: u16) -> String {
     event_id(run, &observation).to_string()
 }
 
+/// The events of a file destination, without the reports beside them.
+fn events(dir: &Path) -> Vec<Value> {
+    lines_of(dir).into_iter().filter(|line| line.get("event_id").is_some()).collect()
+}
+
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
@@ -146,7 +151,7 @@ fn the_weekend_of_the_guide_happens_as_it_says() {
         };
         compare(&command, &expected, &said, &mut names);
     }
-    let rows = lines_of(&archive(&hub));
+    let rows = events(&archive(&hub));
     let ids: Vec<&str> = rows.iter().map(|row| row["event_id"].as_str().unwrap()).collect();
     let wanted: Vec<String> = entries.iter().flat_map(|entry| [id_of(entry, 0), id_of(entry, 1)]).collect();
     assert_eq!(ids, wanted, "the ids that they would have had");
@@ -267,7 +272,7 @@ fn a_kill_in_mid_replay_loses_nothing_and_changes_no_id() {
     assert_eq!(outcome["replayed"], FRAMES as u64 - came, "what was left");
     hub.wait_until_drained(2 * FRAMES as u64, SOON);
     let ids: BTreeSet<String> =
-        lines_of(&archive(&hub)).iter().map(|row| row["event_id"].as_str().unwrap().to_owned()).collect();
+        events(&archive(&hub)).iter().map(|row| row["event_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, wanted);
     let stat = hub.stat().unwrap();
     assert_balanced(&stat);
@@ -296,14 +301,14 @@ fn wider_limits_bring_back_the_one_value_and_narrow_ones_keep_it() {
     let outcome = replay(&hub, &["--kind", "implausible"]);
     assert_eq!((&outcome["replayed"], &outcome["events"], &outcome["still"]), (&1.into(), &1.into(), &1.into()));
     hub.wait_until_drained(3, SOON);
-    let rows = lines_of(&archive(&hub));
+    let rows = events(&archive(&hub));
     let pulses: Vec<_> = rows.iter().filter(|row| row["component"] == "pulse").collect();
     assert_eq!(pulses.len(), 1, "{rows:?}");
     assert_eq!((&pulses[0]["value"], &pulses[0]["event_id"]), (&120.0.into(), &id_of(&entries[0], 1).into()));
     let kept = listed(&hub);
     assert_eq!((kept.len(), &kept[0]["id"]), (1, &entries[1]["id"]));
     let id = kept[0]["id"].as_str().unwrap();
-    assert_eq!(hub.output(&["buffer", "quarantine", "drop"]).0, 1, "a drop of everything wants --all");
+    assert_eq!(hub.output(&["buffer", "quarantine", "drop"]).0, 2, "a drop of everything wants --all");
     assert_eq!(hub.output(&["buffer", "quarantine", "drop", "--device", "another"]).1, "0 entries removed for good\n");
     assert_eq!(hub.output(&["buffer", "quarantine", "drop", id]).1, "1 entry removed for good\n");
     assert_eq!(hub.stop(), 0, "{}", hub.log());
@@ -340,13 +345,13 @@ fn without_a_gateway_the_closed_store_is_read_again() {
     start(&mut hub);
     hub.wait_until_drained(2, SOON);
     let ids: Vec<String> =
-        lines_of(&archive(&hub)).iter().map(|row| row["event_id"].as_str().unwrap().to_owned()).collect();
+        events(&archive(&hub)).iter().map(|row| row["event_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids, [id_of(&entries[0], 0), id_of(&entries[0], 1)]);
     assert_eq!(hub.stop(), 0, "{}", hub.log());
 }
 
 #[test]
-fn what_is_parked_goes_by_itself_to_who_parked_it_and_to_no_other() {
+fn what_is_parked_goes_by_itself_to_who_parked_it_when_its_device_has_a_person() {
     let folder = tempfile::tempdir().unwrap();
     let port = folder.path().join("ttyUSB0");
     let mut line = Pty::plug(&port);
@@ -363,9 +368,9 @@ fn what_is_parked_goes_by_itself_to_who_parked_it_and_to_no_other() {
     assert_eq!((of("archive"), of("second")), (4, 4));
     let outcome = replay(&hub, &["--kind", "parked"]);
     assert_eq!((&outcome["replayed"], &outcome["still"]), (&0.into(), &8.into()), "nobody has it yet");
-    let config = std::fs::read_to_string(hub.config()).unwrap();
-    std::fs::write(hub.config(), config.replace("\"park\"", "\"forward\"")).unwrap();
-    reload(&hub);
+    let person = "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11";
+    let (code, _, why) = hub.output(&["assign", "oximeter-7", person, "--from", "1 h ago"]);
+    assert_eq!(code, 0, "{why}");
     let gone = || hub.stat().filter(|stat| stat["store"]["aside_entries"] == 0);
     wait_for(SOON, gone).unwrap_or_else(|| panic!("it goes by itself: {:?}", hub.stat()));
     let stat = hub.wait_until_drained(12, SOON);
@@ -376,10 +381,10 @@ fn what_is_parked_goes_by_itself_to_who_parked_it_and_to_no_other() {
     }
     for dir in [archive(&hub), second] {
         let rows: BTreeMap<String, Value> =
-            lines_of(&dir).into_iter().map(|row| (row["event_id"].as_str().unwrap().to_owned(), row)).collect();
-        assert_eq!(lines_of(&dir).len(), 4, "each once in {}", dir.display());
+            events(&dir).into_iter().map(|row| (row["event_id"].as_str().unwrap().to_owned(), row)).collect();
+        assert_eq!(events(&dir).len(), 4, "each once in {}", dir.display());
         for entry in &entries {
-            assert_eq!(rows[entry["event"]["event_id"].as_str().unwrap()]["user_id"], Uuid::nil().to_string());
+            assert_eq!(rows[entry["event"]["event_id"].as_str().unwrap()]["user_id"], person);
         }
     }
     assert_eq!(hub.stop(), 0, "{}", hub.log());

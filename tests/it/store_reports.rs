@@ -19,7 +19,7 @@ fn of_kind(kind: Kind, number: u64) -> Report {
 }
 
 fn waiting(store: &Store, name: &str) -> u64 {
-    store.stat().destinations.iter().find(|to| to.name == name).unwrap().reports_waiting
+    store.stat().destinations.iter().find(|to| to.name == name).unwrap().reports_waiting.values().sum()
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ const HOMES: &[(&str, &[&str])] = &[
     // source/mqtt takes the same library through rumqttc, so that there cannot be two versions of it.
     ("native_tls", &["forward/clickhouse"]),
     ("tokio_native_tls", &["forward/clickhouse"]),
+    ("openssl", &["gateway/reports/certificates.rs"]),
     ("rtime_clock", &["clock/"]),
     ("sd_notify", &["cli/run.rs"]),
     ("tracing_subscriber", &["cli/logging.rs"]),

@@ -139,16 +139,16 @@ impl Adapter {
         self.scan = Scan::Refused(now + TRY_AGAIN);
         let words = why.to_string();
         if words.contains("Blocked") || words.contains("rfkill") {
-            self.health.set_state(&format!("{} is blocked by rfkill; run: rfkill unblock bluetooth", self.name));
+            self.health.set_trouble(&format!("{} is blocked by rfkill; run: rfkill unblock bluetooth", self.name));
             return None;
         }
         if words.contains("AccessDenied") || *why == CallError::Denied {
-            self.health.set_state(&CallError::Denied.to_string());
+            self.health.set_trouble(&CallError::Denied.to_string());
             return None;
         }
         let symptom = match why {
             CallError::NoBus(_) | CallError::NoBluetoothd | CallError::Denied => {
-                self.health.set_state(&words);
+                self.health.set_trouble(&words);
                 return None;
             }
             CallError::Hung(_) => Symptom::CallHung,
@@ -173,7 +173,7 @@ impl Adapter {
         let rung = self.ladder.sick(now, symptom, self.turns.links())?;
         let words = rung.words(&self.name, symptom, self.ladder.lasted(now));
         warn!(adapter = &*self.name, "{words}");
-        self.health.set_state(&words);
+        self.health.set_trouble(&words);
         self.health.count_named(counter(rung), 1);
         self.heard = now;
         let order = match rung {

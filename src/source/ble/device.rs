@@ -22,7 +22,7 @@ use crate::source::ble::talk::{self, Heard, Linked, Radio, Talk};
 use crate::source::ble::told::{Asked, Told};
 use crate::source::context::Context;
 use crate::source::delivery::{Delivery, Receipt};
-use crate::source::health::Count;
+use crate::source::health::{Count, Kind};
 
 /// A stored record is committed at once: a receipt that is awaited fills this window.
 const RECEIPT_WINDOW: usize = 2;
@@ -56,6 +56,7 @@ enum Outcome {
 /// Runs one device until the source stops.
 pub(super) async fn run(number: usize, settings: BleDevice, ends: Ends, context: Context) {
     let health = context.health.device(&settings.device);
+    health.set_kind(Kind::Bluetooth);
     let (keep, kept) = mpsc::channel(KEPT);
     let kind = kind_of(&settings.plan);
     let flow = Arc::new(Flow::new(&settings, context.inlet.device(), health));
@@ -303,9 +304,10 @@ impl Device {
             return;
         }
         let Some(mut talk) = self.talk.take() else { return };
+        let flows = self.flows.clone();
         self.work = Some(Box::pin(async move {
             let mut heard = Vec::new();
-            let failed = talk.say(now, order, &mut heard).await.err();
+            let failed = talk.say(now, order, &flows, &mut heard).await.err();
             Outcome::Talked { talk, heard, failed }
         }));
     }
@@ -330,8 +332,7 @@ impl Device {
 
     /// What was read: few values, and a place for each.
     fn deliver(&mut self, heard: Vec<Heard>) {
-        for Heard { channel, bytes } in heard {
-            let at = (self.context.uptime)();
+        for Heard { channel, bytes, at } in heard {
             self.flow.health.heard(at);
             let reading = self.flow.reading(Channel::Gatt(channel), bytes, at);
             let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);
@@ -386,7 +387,10 @@ impl Device {
 
     fn tell_state(&self) {
         self.flow.health.set_in_reach(self.link.is_in_reach());
-        self.flow.health.set_state(&self.link.words());
+        match self.link.is_in_trouble() {
+            true => self.flow.health.set_trouble(&self.link.words()),
+            false => self.flow.health.set_state(&self.link.words()),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::source::ble::told::{Asked, TOLD, Told};
 use crate::source::ble::worker::Sessions;
 use crate::source::ble::{BleDevice, BleSettings};
 use crate::source::context::Context;
-use crate::source::health::{Count, DeviceHealth};
+use crate::source::health::{Count, DeviceHealth, Kind};
 
 /// How many asks may wait for the session; each device has one or two.
 const ASKS: usize = 256;
@@ -100,8 +100,10 @@ impl House {
     pub(super) fn new(mut news: watch::Receiver<BleSettings>, context: Context, nearby: Arc<Mutex<Nearby>>) -> Self {
         let (asking, asks) = mpsc::channel(ASKS);
         let settings = news.borrow_and_update().clone();
+        let health = context.health.device("bluetooth");
+        health.set_kind(Kind::Radio);
         let mut house = House {
-            health: context.health.device("bluetooth"),
+            health,
             flows: Arc::new(Flows::new(context.uptime.clone())),
             devices: Vec::new(),
             asks,
@@ -163,13 +165,14 @@ impl House {
         let plan = &settings.plan;
         let broadcasts = plan.element.is_some().then(|| {
             let health = self.context.health.device(&settings.device);
+            health.set_kind(Kind::Bluetooth);
             let flow = Flow::new(&settings, self.context.inlet.device(), health);
             Broadcasts { flow, heard: None, silent: false }
         });
         if plan.channels.is_empty() {
             if let Some(broadcasts) = &broadcasts {
                 broadcasts.flow.health.set_in_reach(false);
-                broadcasts.flow.health.set_state("not heard; is it switched on and near?");
+                broadcasts.flow.health.set_trouble("not heard; is it switched on and near?");
             }
         } else {
             let ends = Ends { told: telling, asks: self.asking.clone(), flows: self.flows.clone() };
@@ -310,7 +313,7 @@ impl House {
                 broadcasts.silent = true;
                 broadcasts.flow.health.set_in_reach(false);
                 broadcasts.flow.health.count(Count::Silences, 1);
-                broadcasts.flow.health.set_state(&format!("not heard for {} s", silence.as_secs()));
+                broadcasts.flow.health.set_trouble(&format!("not heard for {} s", silence.as_secs()));
             }
         }
     }

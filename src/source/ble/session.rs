@@ -23,7 +23,7 @@ use crate::source::ble::talk::Radio;
 use crate::source::ble::told::{Asked, Told};
 use crate::source::ble::turns::Turn;
 use crate::source::ble::worker::{Done, Order, Worker};
-use crate::source::health::Count;
+use crate::source::health::{Count, Kind};
 
 /// How often adapters and broadcasters are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -114,16 +114,16 @@ impl Session<'_> {
                     }
                 }
                 if none {
-                    self.house.health.set_state(NO_ADAPTER);
+                    self.house.health.set_trouble(NO_ADAPTER);
                 } else if self.adapters.is_empty() {
                     let wanted = self.house.settings.adapters.join(", ");
-                    self.house.health.set_state(&format!("none of the adapters {wanted} is there"));
+                    self.house.health.set_trouble(&format!("none of the adapters {wanted} is there"));
                 } else {
                     self.house.health.set_state("running");
                 }
             }
             Err(why) => {
-                self.house.health.set_state(&why.to_string());
+                self.house.health.set_trouble(&why.to_string());
                 self.ask_again = Some(Instant::now() + NO_BLUETOOTHD);
             }
         }
@@ -136,6 +136,7 @@ impl Session<'_> {
         let name = info.name.clone();
         let worker = Worker::start(name.clone(), self.bus.clone(), self.house.sessions.clone(), self.dones.clone());
         let health = self.house.context.health.device(&format!("adapter {name}"));
+        health.set_kind(Kind::Radio);
         health.set_state("found");
         let ladder = self.house.ladder(&name);
         let adapter = Adapter::new(name.clone(), self.house.settings.max_links, ladder, health, worker, now);
@@ -189,7 +190,7 @@ impl Session<'_> {
             Change::Bluetoothd(false) => {
                 warn!("bluetoothd has left the bus; all links are lost until it is back");
                 self.house.health.count_named("bluetoothd_gone", 1);
-                self.house.health.set_state("bluetoothd does not run; waiting for it");
+                self.house.health.set_trouble("bluetoothd does not run; waiting for it");
                 self.radio_gone(None);
                 self.ask_again = Some(now + NO_BLUETOOTHD);
             }

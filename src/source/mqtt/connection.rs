@@ -192,7 +192,7 @@ impl Connection {
                     phase.answer_by = None;
                 }
                 if phase.refused > 0 {
-                    self.health.set_state(&format!("connected; the broker refuses {} topics", phase.refused));
+                    self.health.set_trouble(&format!("connected; the broker refuses {} topics", phase.refused));
                 }
             }
             // After the word to stop a message is neither taken nor acknowledged: it comes again.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::reading::{Channel, Reading};
 use crate::source::delivery::{DeviceInlet, Inlet, NotTaken, PLACES, Publish, Receipt};
-use crate::source::health::{Count, DeviceHealth, Health};
+use crate::source::health::{Count, DeviceHealth, Health, Kind};
 use crate::source::mqtt::RECEIVE_MAXIMUM;
 use crate::source::mqtt::acks::{Acks, State};
 
@@ -112,6 +112,7 @@ impl Devices {
         let inlet = self.inlet.as_ref()?.device();
         self.captured += usize::from(captured);
         let (name, health): (Arc<str>, _) = (name.into(), self.health.device(name));
+        health.set_kind(Kind::Mqtt);
         health.set_state("receiving");
         let place = self.known.len();
         self.by_name.insert(name.clone(), place);

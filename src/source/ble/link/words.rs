@@ -32,4 +32,8 @@ impl Link {
             | State::Streaming { .. } => true,
         }
     }
+    /// Whether the words tell of trouble: something that a person may have to mend.
+    pub(in crate::source::ble) fn is_in_trouble(&self) -> bool {
+        matches!(self.state, State::Unseen | State::Blocked { .. } | State::Backoff { pause: Pause::Failed, .. })
+    }
 }
