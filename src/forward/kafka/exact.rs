@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use crate::forward::Delivery;
@@ -36,13 +38,16 @@ const INIT_PATIENCE: Duration = Duration::from_secs(15);
 /// So often in a row may looking for a refused record break off.
 const MOST_BROKEN: u32 = 5;
 
+/// A try that lasts longer is told; it goes on, and the next call waits for it.
+const TRY_PATIENCE: Duration = Duration::from_secs(8);
+
 /// The way in from async code.
 #[derive(Debug)]
 pub(super) struct Exact {
     /// Here or on the blocking thread, never on both.
     session: Option<Box<Session>>,
     /// A try that its caller gave up on; it still owns the session.
-    working: Option<JoinHandle<(Box<Session>, Delivery)>>,
+    working: Option<oneshot::Receiver<(Box<Session>, Delivery)>>,
     settings: Arc<Settings>,
     health: Health,
     name: Arc<str>,
@@ -57,20 +62,37 @@ impl Exact {
 
     /// Sends the batch in a transaction of its own. A batch that failed is consumed: its range is read again.
     pub(super) async fn deliver(&mut self, batch: Batch) -> Delivery {
-        // What it found does not matter any more: the cursor will tell.
-        self.reclaim().await;
+        if self.working.is_some() {
+            match timeout(TRY_PATIENCE, self.reclaim()).await {
+                Err(_) => return Delivery::Later(batch, self.silent()),
+                // A range that was given up on and committed after all: the cursor was looked up before that.
+                Ok(Some(Delivery::Done(done))) if done.range == batch.range => return Delivery::Done(done),
+                Ok(_) => {}
+            }
+        }
         let mut session = self.session.take().unwrap_or_else(|| {
             let (settings, health) = (self.settings.clone(), self.health.clone());
             Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone()))
         });
-        self.working = Some(tokio::task::spawn_blocking(move || {
+        let (done, working) = oneshot::channel();
+        // Not a thread of the runtime, whose end would wait for it: librdkafka's call that adds the cursor to a
+        // transaction lasts as long as the brokers are away, whatever timeout it is given.
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            let _entered = runtime.enter();
             let delivery = session.deliver(batch);
-            (session, delivery)
-        }));
-        self.reclaim().await.unwrap_or_else(|| {
-            let reason = "the transaction ended unexpectedly; see the log".to_owned();
-            Delivery::Again(Refusal::new(Trouble::Internal, reason))
-        })
+            // Nobody waits once the program ends.
+            done.send((session, delivery)).ok();
+        });
+        self.working = Some(working);
+        match timeout(TRY_PATIENCE, self.reclaim()).await {
+            Ok(Some(delivery)) => delivery,
+            Ok(None) => {
+                let reason = "the transaction ended unexpectedly; see the log".to_owned();
+                Delivery::Again(Refusal::new(Trouble::Internal, reason))
+            }
+            Err(_) => Delivery::Again(self.silent()),
+        }
     }
 
     /// Waits until the blocking thread gives the session back. Cancel-safe: a dropped call leaves the handle in place.
@@ -82,11 +104,18 @@ impl Exact {
                 self.session = Some(session);
                 Some(delivery)
             }
-            Err(panic) => {
-                error!("a Kafka transaction ended: {panic}");
+            Err(_) => {
+                error!("the thread of a Kafka transaction panicked");
                 None
             }
         }
+    }
+
+    /// A try lasts too long.
+    fn silent(&self) -> Refusal {
+        let (brokers, seconds) = (self.settings.brokers.join(", "), TRY_PATIENCE.as_secs());
+        let reason = format!("{brokers} have let a transaction wait for {seconds} s; can they be reached?");
+        Refusal::new(Trouble::Timeout, reason)
     }
 }
 
