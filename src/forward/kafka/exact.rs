@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
@@ -25,6 +25,7 @@ use crate::forward::rows::{Batch, Rejected};
 use crate::store::Sequence;
 
 use super::client::TRANSACTION_TIMEOUT;
+use super::context::Shared;
 use super::cursor::{self, Cursor, Ids};
 use super::fences::{Fences, Meaning};
 use super::open::Open;
@@ -35,11 +36,10 @@ use super::{Settings, words};
 /// How long the brokers may take to give the id to this process; an earlier transaction has to end for that.
 const INIT_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Without a sign for so long, the reason is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So often in a row may looking for a refused record break off.
 const MOST_BROKEN: u32 = 5;
-
-/// A try that lasts longer is told; it goes on, and the next call waits for it.
-const TRY_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The way in from async code.
 #[derive(Debug)]
@@ -53,26 +53,26 @@ pub(super) struct Exact {
     name: Arc<str>,
     /// Nobody waits for the outcome any more.
     stop: Arc<AtomicBool>,
+    /// Of the session's producer, also while the session is away.
+    news: News,
 }
+
+/// What the producer that is in use tells.
+type News = Arc<Mutex<Option<Arc<Shared>>>>;
 
 impl Exact {
     pub(super) fn new(name: &str, settings: Arc<Settings>, health: Health) -> Exact {
-        Exact { session: None, working: None, settings, health, name: name.into(), stop: Arc::default() }
+        let (stop, news) = (Arc::default(), News::default());
+        Exact { session: None, working: None, settings, health, name: name.into(), stop, news }
     }
 
     /// Sends the batch in a transaction of its own. A batch that failed is consumed: its range is read again.
     pub(super) async fn deliver(&mut self, batch: Batch) -> Delivery {
-        if self.working.is_some() {
-            match timeout(TRY_PATIENCE, self.reclaim()).await {
-                Err(_) => return Delivery::Later(batch, self.silent()),
-                // A range that was given up on and committed after all: the cursor was looked up before that.
-                Ok(Some(Delivery::Done(done))) if done.range == batch.range => return Delivery::Done(done),
-                Ok(_) => {}
-            }
-        }
+        // What it found does not matter any more: the cursor will tell.
+        self.reclaim().await;
         let mut session = self.session.take().unwrap_or_else(|| {
             let (settings, health) = (self.settings.clone(), self.health.clone());
-            Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone()))
+            Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone(), self.news.clone()))
         });
         let (done, working) = oneshot::channel();
         // Not a thread of the runtime, whose end would wait for it: librdkafka's call that adds the cursor to a
@@ -85,38 +85,46 @@ impl Exact {
             done.send((session, delivery)).ok();
         });
         self.working = Some(working);
-        match timeout(TRY_PATIENCE, self.reclaim()).await {
-            Ok(Some(delivery)) => delivery,
-            Ok(None) => {
-                let reason = "the transaction ended unexpectedly; see the log".to_owned();
-                Delivery::Again(Refusal::new(Trouble::Internal, reason))
-            }
-            Err(_) => Delivery::Again(self.silent()),
-        }
+        self.reclaim().await.unwrap_or_else(|| {
+            let reason = "the transaction ended unexpectedly; see the log".to_owned();
+            Delivery::Again(Refusal::new(Trouble::Internal, reason))
+        })
     }
 
     /// Waits until the blocking thread gives the session back. Cancel-safe: a dropped call leaves the handle in place.
     async fn reclaim(&mut self) -> Option<Delivery> {
-        let joined = self.working.as_mut()?.await;
+        let handle = self.working.as_mut()?;
+        let joined = loop {
+            match timeout(PATIENCE, &mut *handle).await {
+                Ok(joined) => break joined,
+                Err(_) => silent(&self.news, &self.health, &self.settings),
+            }
+        };
         self.working = None;
         match joined {
             Ok((session, delivery)) => {
                 self.session = Some(session);
                 Some(delivery)
             }
-            Err(_) => {
+            Err(_gone) => {
                 error!("the thread of a Kafka transaction panicked");
                 None
             }
         }
     }
+}
 
-    /// A try lasts too long.
-    fn silent(&self) -> Refusal {
-        let (brokers, seconds) = (self.settings.brokers.join(", "), TRY_PATIENCE.as_secs());
-        let reason = format!("{brokers} have let a transaction wait for {seconds} s; can they be reached?");
-        Refusal::new(Trouble::Timeout, reason)
+/// Says why a try takes long, where nothing moves in it.
+fn silent(news: &News, health: &Health, settings: &Settings) {
+    let Some(shared) = news.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+    if shared.events.progress().elapsed() < PATIENCE {
+        return;
     }
+    let refusal = shared.word().unwrap_or_else(|| {
+        let reason = format!("{} does not answer", settings.brokers.join(", "));
+        Refusal::new(Trouble::Timeout, reason)
+    });
+    health.retrying(refusal.trouble.name(), &refusal.reason, 1);
 }
 
 impl Drop for Exact {
@@ -147,6 +155,7 @@ struct Session {
     /// Rows of the range that begins there, which the brokers refuse for what they are.
     refused: (Sequence, BTreeMap<usize, String>),
     stop: Arc<AtomicBool>,
+    news: News,
 }
 
 /// The id is ours, and the cursor was read.
@@ -169,7 +178,7 @@ struct Sent {
 }
 
 impl Session {
-    fn new(settings: Arc<Settings>, health: Health, name: Arc<str>, stop: Arc<AtomicBool>) -> Session {
+    fn new(settings: Arc<Settings>, health: Health, name: Arc<str>, stop: Arc<AtomicBool>, news: News) -> Session {
         Session {
             settings,
             health,
@@ -181,6 +190,7 @@ impl Session {
             started: Instant::now(),
             refused: (0, BTreeMap::new()),
             stop,
+            news,
         }
     }
 
@@ -233,6 +243,7 @@ impl Session {
             made?;
         }
         let Some(open) = &self.open else { return Ok(()) };
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(open.shared.clone());
         let who = open.shared.who();
         if let Err(error) = again(INIT_PATIENCE, &self.stop, |left| open.producer.init_transactions(left)) {
             let refusal = not_done(&error, open);
