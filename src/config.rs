@@ -62,6 +62,8 @@ pub struct Config {
     pub local: Option<Local>,
     /// A hash of all files' texts.
     pub fingerprint: String,
+    /// The `[failover]` section: which of them get each event only once.
+    pub failover: Option<forward::failover::Settings>,
     /// Where each named entry stands, for errors that are found later.
     places: files::Places,
 }
@@ -227,6 +229,7 @@ impl Config {
         }
         #[cfg(feature = "kafka")]
         kafka::cursors_apart(&destinations).map_err(main)?;
+        let failover = checks::failover(raw.failover, &destinations).map_err(main)?;
         Ok(Config {
             file: file.to_path_buf(),
             commit_interval: raw.store.commit_interval.unwrap_or(DEFAULT_COMMIT_INTERVAL),
@@ -241,8 +244,20 @@ impl Config {
             destinations,
             local: local::local(raw.local).map_err(main)?,
             fingerprint,
+            failover,
             places,
         })
+    }
+
+    /// Whether this destination shares the cursor of the failover.
+    pub fn is_in_order(&self, name: &str) -> bool {
+        self.failover.as_ref().is_some_and(|failover| failover.order.iter().any(|one| one == name))
+    }
+
+    /// The names under which the store keeps cursors: each destination's own, and one for those of the failover.
+    pub fn cursors(&self) -> Vec<String> {
+        let own = self.destinations.iter().map(|to| to.name.clone()).filter(|name| !self.is_in_order(name));
+        own.chain(self.failover.is_some().then(|| forward::failover::CURSOR.to_owned())).collect()
     }
 
     /// An error about a device entry, with its place.

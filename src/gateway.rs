@@ -156,7 +156,7 @@ impl Gateway {
         let Plan { config, profiles } = plan;
         let catalog = Arc::new(RwLock::new(Arc::new(catalog(&config, &profiles)?)));
         let run = RunId::random();
-        let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+        let names = config.cursors();
         let store = open_store(&config, run, boot, &names).await?;
         let timekeeping = Timekeeping::start(&config, &store, boot).await?;
         let forwarding = Forwarding::start(&config, &store, &timekeeping)?;
@@ -259,12 +259,13 @@ impl Gateway {
         match reloaded.await {
             Ok(()) => {
                 if config.destinations != self.config.destinations
+                    || config.failover != self.config.failover
                     || config.clock != self.config.clock
                     || config.local != self.config.local
                     || config.gateway.offline != self.config.gateway.offline
                 {
                     warn!(
-                        "changes of destinations, store, clock, local and gateway.offline take effect at the next start"
+                        "changes of destinations, failover, store, clock, local and gateway.offline take effect at the next start"
                     );
                 }
                 self.expect_devices(&config);

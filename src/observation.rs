@@ -127,6 +127,39 @@ pub enum DeviceTime {
     Utc(i64),
     /// Wall time of the hub's place, as milliseconds that would be Unix time if the place were at UTC.
     Local(i64),
+    /// Either, of a device that also told what its clock shows now: counted from that instant.
+    Counted(Counted),
+}
+
+/// How long before an instant of the hub's uptime something was, by a device's own count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Whether `ms` is Unix time; else wall time of the hub's place.
+    pub utc: bool,
+    /// What the device's clock showed then.
+    pub ms: i64,
+    /// The instant at which the device told its time: uptime in the boot in which the observation was heard.
+    pub at_ms: u64,
+    /// How long before it; below zero where it was after it.
+    pub age_ms: i64,
+}
+
+impl DeviceTime {
+    /// What the device's own clock showed, without any count.
+    pub fn shown(self) -> DeviceTime {
+        match self {
+            DeviceTime::Counted(Counted { utc: true, ms, .. }) => DeviceTime::Utc(ms),
+            DeviceTime::Counted(Counted { utc: false, ms, .. }) => DeviceTime::Local(ms),
+            shown => shown,
+        }
+    }
+
+    /// The same as a number.
+    pub fn shown_ms(self) -> i64 {
+        match self {
+            DeviceTime::Utc(ms) | DeviceTime::Local(ms) | DeviceTime::Counted(Counted { ms, .. }) => ms,
+        }
+    }
 }
 
 /// A field's value after decoding: what metadata carries.

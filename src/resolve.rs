@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::clock::Anchors;
 use crate::event::{ClockQuality, Event, event_id};
-use crate::observation::{DeviceTime, Observation, Value};
-use crate::reading::RunId;
+use crate::observation::{Counted, DeviceTime, Observation, Value};
+use crate::reading::{Heard, RunId};
 
 pub mod history;
 
@@ -100,6 +100,15 @@ const EARLIEST_DEVICE_TIME_MS: i64 = 946_684_800_000;
 /// No device time later than this after it was heard is believed.
 const LATEST_DEVICE_TIME_AHEAD_MS: i64 = 24 * 3_600_000;
 
+/// Nothing was measured later than it was heard, but for the rounding of clocks.
+const LATEST_COUNTED_AHEAD_MS: i64 = 10_000;
+
+/// Whether a device's clock can have been right when it showed this.
+fn is_believable(unix_ms: i64, heard_ms: i64) -> bool {
+    let latest = heard_ms.saturating_add(LATEST_DEVICE_TIME_AHEAD_MS);
+    (EARLIEST_DEVICE_TIME_MS..=latest).contains(&unix_ms)
+}
+
 impl<'a> Resolver<'a> {
     /// A resolver that sees the first `version` anchors. An unknown time zone name is UTC: it was checked with the configuration.
     pub fn new(anchors: &'a Anchors, version: u64, basis: &'a Basis) -> Self {
@@ -112,9 +121,14 @@ impl<'a> Resolver<'a> {
     /// The row of an observation of this run.
     pub fn resolve(&self, run: RunId, observation: Observation) -> Resolved {
         let (heard_ms, heard_clock) = self.anchors.unix_ms(self.version, observation.heard);
-        let (timestamp, clock) = match observation.device_time.and_then(|time| self.believable(time, heard_ms)) {
-            Some(device_ms) => (device_ms, ClockQuality::Device),
-            None => (heard_ms, heard_clock),
+        let own_ms = observation.device_time.and_then(|time| self.own_ms(time));
+        let counted = self.counted(&observation, heard_ms);
+        let (timestamp, clock) = match (counted, own_ms.filter(|own_ms| is_believable(*own_ms, heard_ms))) {
+            (Some(counted), _) if counted.1 == ClockQuality::Synced => counted,
+            // A hub that does not know the time itself cannot correct another clock.
+            (_, Some(own_ms)) => (own_ms, ClockQuality::Device),
+            (Some(counted), None) => counted,
+            (None, None) => (heard_ms, heard_clock),
         };
         let said = self.worn.of(&observation.device);
         let user_id = match (said.person(timestamp), self.basis.unassigned) {
@@ -128,10 +142,13 @@ impl<'a> Resolver<'a> {
         let location = said.place(timestamp).or(self.basis.location.as_ref()).cloned();
         let event_id = event_id(run, &observation);
         let mut metadata = observation.metadata;
-        if clock != ClockQuality::Device
-            && let Some(DeviceTime::Utc(ms) | DeviceTime::Local(ms)) = observation.device_time
-        {
-            metadata.push(("device_time_refused".into(), Value::Int(ms)));
+        match (observation.device_time, counted, own_ms) {
+            (None, ..) => {}
+            (Some(_), ..) if clock == ClockQuality::Device => {}
+            (Some(_), Some(_), Some(own_ms)) => {
+                metadata.push(("device_clock_ahead_ms".into(), Value::Int(own_ms.saturating_sub(timestamp))));
+            }
+            (Some(time), ..) => metadata.push(("device_time_refused".into(), Value::Int(time.shown_ms()))),
         }
         metadata.push((self.profile_key.clone(), Value::Text(observation.profile)));
         Resolved::Event(Event {
@@ -154,17 +171,26 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A device's time as Unix milliseconds, unless it cannot be true.
-    fn believable(&self, time: DeviceTime, heard_ms: i64) -> Option<i64> {
-        let unix_ms = match time {
-            DeviceTime::Utc(ms) => ms,
-            DeviceTime::Local(ms) => {
+    /// What a device's clock showed, as Unix milliseconds.
+    fn own_ms(&self, time: DeviceTime) -> Option<i64> {
+        match time.shown() {
+            DeviceTime::Utc(ms) => Some(ms),
+            DeviceTime::Local(ms) | DeviceTime::Counted(Counted { ms, .. }) => {
                 let local = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
-                self.unix_of_local(local)?
+                self.unix_of_local(local)
             }
-        };
-        let latest = heard_ms.saturating_add(LATEST_DEVICE_TIME_AHEAD_MS);
-        (EARLIEST_DEVICE_TIME_MS..=latest).contains(&unix_ms).then_some(unix_ms)
+        }
+    }
+
+    /// The time of a record that is counted from an instant of the hub's uptime, and how well that instant is known,
+    /// unless it cannot be true.
+    fn counted(&self, observation: &Observation, heard_ms: i64) -> Option<(i64, ClockQuality)> {
+        let Some(DeviceTime::Counted(counted)) = observation.device_time else { return None };
+        let at = Heard { boot: observation.heard.boot, ms: counted.at_ms };
+        let (at_ms, clock) = self.anchors.unix_ms(self.version, at);
+        let unix_ms = at_ms.saturating_sub(counted.age_ms);
+        let latest = heard_ms.saturating_add(LATEST_COUNTED_AHEAD_MS);
+        (EARLIEST_DEVICE_TIME_MS..=latest).contains(&unix_ms).then_some((unix_ms, clock))
     }
 
     fn unix_of_local(&self, local: civil::DateTime) -> Option<i64> {

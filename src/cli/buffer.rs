@@ -59,7 +59,7 @@ pub(super) async fn run(command: BufferCommand, file: &Path) -> anyhow::Result<E
 
 /// Opens the store as a command does while no gateway runs.
 pub(super) fn open(config: &Config) -> anyhow::Result<Store> {
-    let names: Vec<String> = config.destinations.iter().map(|destination| destination.name.clone()).collect();
+    let names = config.cursors();
     let boot = system::boot_id().context("reading this boot's id")?;
     let dir = &config.store.dir;
     anyhow::ensure!(dir.exists(), "there is no store in {}; start `biogate run` first", dir.display());

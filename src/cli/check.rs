@@ -14,7 +14,7 @@ use super::run::plan;
 use crate::clock::keeper::Trust;
 use crate::clock::system;
 use crate::config::{Broker, Config, Link};
-use crate::forward::{Kind, clickhouse};
+use crate::forward::Kind;
 use crate::gateway::{self, Plan};
 #[cfg(feature = "ble")]
 use crate::source::ble::survey;
@@ -23,6 +23,7 @@ use crate::source::serial::port_name::PortName;
 
 #[cfg(feature = "kafka")]
 mod kafka;
+mod warehouse;
 
 /// How long a peer may take.
 const PEER_DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +34,9 @@ pub(super) struct CheckArgs {
     /// Only the files and the clock: touches no disk, asks no port, broker or warehouse
     #[arg(long)]
     offline: bool,
+    /// How many hubs write into the same table, for the time that an outage may last
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    hubs: u64,
     /// Prints JSON
     #[arg(long)]
     json: bool,
@@ -75,7 +79,7 @@ impl Finding {
 pub(super) async fn run(arguments: CheckArgs, file: &Path) -> anyhow::Result<ExitCode> {
     let plan = plan(file, &arguments.folders)?;
     gateway::validate(&plan)?;
-    let findings = findings(&plan, arguments.offline).await;
+    let findings = findings(&plan, arguments.offline, arguments.hubs).await;
     let failed = findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count();
     if arguments.json {
         println!("{}", serde_json::to_string(&findings)?);
@@ -87,7 +91,7 @@ pub(super) async fn run(arguments: CheckArgs, file: &Path) -> anyhow::Result<Exi
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
+async fn findings(plan: &Plan, offline: bool, hubs: u64) -> Vec<Finding> {
     let config = &plan.config;
     let said = format!(
         "{} devices, {} brokers, {} destinations",
@@ -117,7 +121,10 @@ async fn findings(plan: &Plan, offline: bool) -> Vec<Finding> {
         let what = format!("destination {}", destination.name);
         findings.extend(match &destination.kind {
             Kind::File(settings) => vec![Finding::from(what, folder_writable(&settings.dir))],
-            Kind::ClickHouse(settings) => warehouse(what, settings).await,
+            Kind::ClickHouse(settings) => {
+                let load = warehouse::Load { hubs, interval: config.commit_interval };
+                warehouse::findings(&what, settings, load).await
+            }
             #[cfg(feature = "kafka")]
             Kind::Kafka(settings) => kafka::findings(what, settings).await,
         });
@@ -203,34 +210,5 @@ async fn broker_answers(broker: &Broker) -> Result<String, String> {
         Ok(Ok(_)) => Ok(format!("{} takes connections", broker.url)),
         Ok(Err(why)) => Err(format!("{} cannot be reached: {why}", broker.url)),
         Err(_elapsed) => Err(format!("{} does not answer", broker.url)),
-    }
-}
-
-/// Asks the server for its version and the table, and says how long an outage may last before raw counts can repeat.
-async fn warehouse(what: String, settings: &clickhouse::Settings) -> Vec<Finding> {
-    match clickhouse::schema::verify(settings).await {
-        Err(why) => vec![Finding::of(what, Verdict::Fail, why.to_string())],
-        Ok(fitting) => {
-            let table = format!(
-                "ClickHouse {}, {}.{} fits ({})",
-                fitting.server_version, settings.database, settings.table, fitting.engine
-            );
-            let window = match fitting.deduplication_window {
-                None | Some(0) => Finding::of(
-                    what.clone(),
-                    Verdict::Warn,
-                    "the table remembers no inserts: a repeated batch counts twice in the raw table until FINAL or a merge; make the table with `biogate schema apply`",
-                ),
-                Some(inserts) => Finding::of(
-                    what.clone(),
-                    Verdict::Ok,
-                    format!(
-                        "it remembers {inserts} inserts: with one insert a second from all hubs together, raw counts stay exact through an outage of {} min",
-                        inserts / 60
-                    ),
-                ),
-            };
-            vec![Finding::of(what, Verdict::Ok, table), window]
-        }
     }
 }

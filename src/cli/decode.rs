@@ -20,7 +20,7 @@ use crate::interpret::notation::parse_hex;
 use crate::interpret::{
     Catalog, DeviceMemory, EntryBinding, Fault, FaultKind, Interpretation, Limits, Profile, ProfileSet,
 };
-use crate::observation::{DeviceTime, Observation};
+use crate::observation::{Counted, DeviceTime, Observation};
 use crate::reading::{BootId, Channel, Element, Heard, Reading};
 
 use super::explain::{self, Frame};
@@ -256,9 +256,9 @@ fn event_object(event: &Observation, zone: &TimeZone) -> Json {
 
 /// RFC 3339 in UTC.
 fn measured_at(time: DeviceTime, zone: &TimeZone) -> Option<String> {
-    let moment = match time {
+    let moment = match time.shown() {
         DeviceTime::Utc(ms) => Timestamp::from_millisecond(ms).ok()?,
-        DeviceTime::Local(ms) => {
+        DeviceTime::Local(ms) | DeviceTime::Counted(Counted { ms, .. }) => {
             let wall = TimeZone::UTC.to_datetime(Timestamp::from_millisecond(ms).ok()?);
             zone.to_timestamp(wall).ok()?
         }

@@ -131,7 +131,7 @@ struct Report<'a> {
 
 fn report(settings: &Settings, fitting: &Fitting, json: bool, out: &mut impl Write) -> Result<(), Error> {
     let table = format!("{}.{}", settings.database, settings.table);
-    let Fitting { server_version, engine, deduplication_window } = fitting;
+    let Fitting { server_version, engine, deduplication_window, .. } = fitting;
     if json {
         let (url, deduplication_window) = (settings.url.as_str(), *deduplication_window);
         let report = Report { url, table, server_version, engine, deduplication_window };

@@ -10,7 +10,7 @@ pub(super) fn of(status: &Value) -> String {
     lines.push(String::new());
     lines.extend(aligned("DESTINATION STATE WAITING OLDEST DELIVERED REASON", destinations(status)));
     lines.push(String::new());
-    lines.extend(aligned("SOURCE KIND HEARD FRAMES STATE", devices(status)));
+    lines.extend(aligned("SOURCE KIND HEARD FRAMES MEASURED STATE", devices(status)));
     lines.push(String::new());
     lines.push(ledger(&status["ledger"]["intake"]));
     lines.join("\n") + "\n"
@@ -73,7 +73,19 @@ fn destinations(status: &Value) -> Vec<Vec<String>> {
             destination["reason"].as_str().unwrap_or_default().to_owned(),
         ]
     };
-    status["destinations"].as_array().unwrap_or(&empty).iter().map(row).collect()
+    let member = |member: &Value| {
+        let blank = String::new;
+        let words = |key: &str| member[key].as_str().map(str::to_owned);
+        let why: Vec<String> = words("failover").into_iter().chain(words("reason")).collect();
+        let state = if member["active"] == true { "active" } else { "standby" };
+        vec![format!("  {}", text(&member["name"])), state.to_owned(), blank(), blank(), blank(), why.join("; now: ")]
+    };
+    let mut rows = Vec::new();
+    for destination in status["destinations"].as_array().unwrap_or(&empty) {
+        rows.push(row(destination));
+        rows.extend(destination["order"].as_array().unwrap_or(&empty).iter().map(member));
+    }
+    rows
 }
 
 fn devices(status: &Value) -> Vec<Vec<String>> {
@@ -84,10 +96,18 @@ fn devices(status: &Value) -> Vec<Vec<String>> {
             text(&device["kind"]),
             age(&device["heard_ago_s"]),
             count(&device["frames"]).to_string(),
+            measured(&device["last_day_s"]),
             format!("{loud}{}{}", text(&device["state"]), counts(device)),
         ]
     };
     status["devices"].as_array().map(|devices| devices.iter().map(row).collect()).unwrap_or_default()
+}
+
+/// The share of the last 24 hours, or of the part of them that is accounted for, that gave values.
+fn measured(seconds: &Value) -> String {
+    let Some(seconds) = seconds.as_object() else { return "-".to_owned() };
+    let all: u64 = seconds.values().filter_map(Value::as_u64).sum();
+    format!("{} %", seconds.get("measured").map_or(0, count) * 100 / all.max(1))
 }
 
 /// What is not zero, but for the frames, which have a column of their own.
@@ -172,7 +192,7 @@ mod tests {
                 { "name": "adapter hci0", "kind": "radio", "state": "listening", "trouble": false, "heard_ago_s": null,
                     "frames": 0, "named": { "scan_restarts": 1 } },
                 { "name": "strap-anna", "kind": "bluetooth", "state": "not heard", "trouble": true, "heard_ago_s": 65,
-                    "frames": 9, "failures": 2 },
+                    "frames": 9, "failures": 2, "last_day_s": { "measured": 1_800, "not_worn": 600 } },
             ],
         });
         let expected = "\
@@ -187,9 +207,9 @@ DESTINATION  STATE     WAITING  OLDEST  DELIVERED  REASON
 archive      idle      1        2s      7
 warehouse    retrying  8        1day 2h  0          refused
 
-SOURCE        KIND       HEARD  FRAMES  STATE
-adapter hci0  radio      -      0       listening (scan restarts 1)
-strap-anna    bluetooth  1m 5s  9       ! not heard (failures 2)
+SOURCE        KIND       HEARD  FRAMES  MEASURED  STATE
+adapter hci0  radio      -      0       -         listening (scan restarts 1)
+strap-anna    bluetooth  1m 5s  9       75 %      ! not heard (failures 2)
 
 ledger accepted=9 decoded=8 without_event=0 refused=1 duplicate=0 stored=8 implausible=0
 ";

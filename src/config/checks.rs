@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use super::files::{Places, Section};
 use super::{Ble, Broker, Device, Error, Gateway, Link, Wearer, raw};
 use crate::clock::keeper;
-use crate::forward::{self, clickhouse};
+use crate::forward::{self, clickhouse, failover};
 use crate::interpret::Limits;
 use crate::interpret::decrypt::Key;
 use crate::observation::EventType;
@@ -248,6 +248,64 @@ pub(super) fn destination(raw: raw::Destination, places: &Places) -> Result<forw
         None => return Err(error(format!("no kind; write kind = {KINDS}"))),
     };
     Ok(forward::Settings { name: raw.name, kind })
+}
+
+pub(super) fn failover(
+    raw: Option<raw::Failover>,
+    destinations: &[forward::Settings],
+) -> Result<Option<failover::Settings>, String> {
+    let Some(raw) = raw else { return Ok(None) };
+    let names: Vec<&str> = destinations.iter().map(|to| to.name.as_str()).collect();
+    let known = names.join(", ");
+    let order = raw.order.unwrap_or_default();
+    if order.len() < 2 {
+        let found = order.len();
+        return Err(format!(
+            "failover.order: found {found} names; write at least two destinations, the preferred one first, of {known}"
+        ));
+    }
+    for (place, name) in order.iter().enumerate() {
+        if !names.contains(&name.as_str()) {
+            return Err(format!(
+                "failover.order: found \"{name}\"; there is no such [[destination]]; write one of {known}"
+            ));
+        }
+        if order[..place].contains(name) {
+            return Err(format!("failover.order: found \"{name}\" twice; write each destination once"));
+        }
+    }
+    #[cfg(feature = "kafka")]
+    for to in destinations.iter().filter(|to| order.contains(&to.name)) {
+        if matches!(&to.kind, forward::Kind::Kafka(kafka) if kafka.exactly_once) {
+            let name = &to.name;
+            return Err(format!(
+                "failover.order: found \"{name}\", whose exactly_once keeps a cursor of its own in Kafka; write \
+                 exactly_once = false for it, or take it out of the order"
+            ));
+        }
+    }
+    if names.contains(&failover::CURSOR) {
+        let taken = failover::CURSOR;
+        return Err(format!(
+            "failover: found a [[destination]] named \"{taken}\"; write another name, the ledger has the failover under it"
+        ));
+    }
+    let usual = failover::Settings::new(order);
+    let settings = failover::Settings {
+        in_doubt: raw.in_doubt.unwrap_or(usual.in_doubt),
+        after: raw.after.unwrap_or(usual.after),
+        back_after: raw.back_after.unwrap_or(usual.back_after),
+        ..usual
+    };
+    if settings.in_doubt < settings.after {
+        let (doubt, after) =
+            (humantime::format_duration(settings.in_doubt), humantime::format_duration(settings.after));
+        return Err(format!(
+            "failover.in_doubt: found \"{doubt}\", less than failover.after (\"{after}\"); write the time for an answer \
+             that may still come, as \"1 h\""
+        ));
+    }
+    Ok(Some(settings))
 }
 
 /// 1 to 64 of `[A-Za-z0-9._-]`: what an MQTT capture takes, and safe in a path and in a metric's label.

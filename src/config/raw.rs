@@ -37,6 +37,8 @@ pub struct File {
     /// `[store]`
     #[serde(default)]
     pub store: Store,
+    /// `[failover]`
+    pub failover: Option<Failover>,
     /// `[[destination]]`
     #[serde(default)]
     pub destination: Vec<Destination>,
@@ -187,6 +189,23 @@ pub struct Store {
     pub when_full: Option<WhenFull>,
     /// File with the key that seals the store.
     pub key_file: Option<PathBuf>,
+}
+
+/// `[failover]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failover {
+    /// Names of destinations, the preferred one first.
+    pub order: Option<Vec<String>>,
+    /// How long a batch that may have arrived waits before the next destination gets it.
+    #[serde(default, deserialize_with = "duration")]
+    pub in_doubt: Option<Duration>,
+    /// How long a destination may refuse before the next one gets the batch.
+    #[serde(default, deserialize_with = "duration")]
+    pub after: Option<Duration>,
+    /// How long an earlier destination has to be well before it takes over again.
+    #[serde(default, deserialize_with = "duration")]
+    pub back_after: Option<Duration>,
 }
 
 /// `[[destination]]`: the keys of every kind; which belong to which is checked afterwards.

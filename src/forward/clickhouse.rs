@@ -9,6 +9,7 @@ mod insert;
 mod report;
 mod row;
 pub mod schema;
+pub mod survey;
 mod verdict;
 
 use std::path::PathBuf;

@@ -55,6 +55,19 @@ impl Kind {
         }
     }
 
+    /// Finds out whether the destination would take events now, beside whatever it is used for.
+    pub(crate) async fn probe(&self) -> Result<(), Refusal> {
+        match self {
+            Kind::File(settings) => file::probe(settings).await,
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(settings) => {
+                clickhouse::schema::verify(settings).await.map(|_| ()).map_err(|error| error.refusal())
+            }
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => kafka::survey(settings).await.map(|_| ()),
+        }
+    }
+
     /// The longest wait between two tries. Nobody is spared by asking the hub's own disk less often.
     pub(crate) fn longest_wait(&self) -> Duration {
         match self {
@@ -122,7 +135,7 @@ impl Destination {
         }
     }
 
-    /// Tries to deliver a batch.
+    /// Tries to deliver a batch. Under a failover a call may be dropped; [`Self::abandon`] follows it then.
     pub async fn deliver(&mut self, batch: Batch) -> Delivery {
         match self {
             Destination::File(file) => file.deliver(batch).await,
@@ -141,6 +154,22 @@ impl Destination {
             Destination::ClickHouse(clickhouse) => clickhouse.report(kind, reports).await,
             #[cfg(feature = "kafka")]
             Destination::Kafka(kafka) => kafka.report(kind, reports).await.map(|()| 0),
+        }
+    }
+
+    /// Lets go of the batch in hand, so that another destination can get its range. `true`: rows of it may have arrived,
+    /// or may still arrive, beyond what its refusals said.
+    pub async fn abandon(&mut self) -> bool {
+        match self {
+            // What a failed try wrote was taken back then.
+            Destination::File(_) => false,
+            #[cfg(feature = "clickhouse")]
+            Destination::ClickHouse(clickhouse) => {
+                clickhouse.abandon();
+                false
+            }
+            #[cfg(feature = "kafka")]
+            Destination::Kafka(kafka) => kafka.abandon().await,
         }
     }
 

@@ -51,6 +51,20 @@ impl Settings {
     }
 }
 
+/// Finds out whether a file can be made in the folder.
+pub(super) async fn probe(settings: &Settings) -> Result<(), Refusal> {
+    let path = settings.dir.join(".biogate-probe");
+    let tried =
+        tokio::task::spawn_blocking(move || std::fs::write(&path, b"").and_then(|()| std::fs::remove_file(&path)));
+    let why = match tried.await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => panic.to_string(),
+    };
+    let reason = format!("no file can be made in {}: {why}", settings.dir.display());
+    Err(Refusal::new(Trouble::Disk, reason).not_arrived())
+}
+
 /// The destination's way in from async code. The writer lives here or on the blocking thread, never on both.
 #[derive(Debug)]
 pub struct File {

@@ -20,6 +20,8 @@ pub enum State {
     Delivering,
     /// A try failed and will be made again; `reason` says why.
     Retrying,
+    /// Another destination of the failover gets the events; `reason` says what is wrong with this one, if anything is.
+    Standby,
     /// The loop has ended.
     Stopped,
 }
@@ -35,6 +37,10 @@ pub struct Snapshot {
     pub state: State,
     /// In plain words, why it waits; `None` while all is well.
     pub reason: Option<String>,
+    /// Of a failover: whether it gets the events now. `None` of a destination that always does.
+    pub active: Option<bool>,
+    /// Of a failover, in plain words: why it gets the events, or why another does.
+    pub failover: Option<String>,
     /// Failed tries since the last success.
     pub attempts: u32,
     /// Unix milliseconds by the hub's wall clock.
@@ -72,7 +78,11 @@ pub struct Peer {
 impl Snapshot {
     /// Whether events reach the destination as far as is known.
     pub fn is_healthy(&self) -> bool {
-        self.state != State::Retrying
+        match self.state {
+            State::Retrying => false,
+            State::Standby => self.reason.is_none(),
+            State::Starting | State::WaitingForClock | State::Idle | State::Delivering | State::Stopped => true,
+        }
     }
 }
 
@@ -97,6 +107,8 @@ impl Health {
             kind,
             state: State::Starting,
             reason: None,
+            active: None,
+            failover: None,
             attempts: 0,
             last_delivered_at_ms: None,
             batches: 0,
@@ -142,6 +154,32 @@ impl Health {
         if inner.logged != Some(kind) {
             inner.logged = Some(kind);
             warn!(destination = inner.snapshot.name, "cannot deliver, events wait in the store: {reason}");
+        }
+    }
+
+    /// From now on it gets the events of its failover.
+    pub(crate) fn take_over(&self, why: &str) {
+        let mut inner = self.lock();
+        inner.snapshot.state = State::Idle;
+        inner.snapshot.reason = None;
+        (inner.snapshot.active, inner.snapshot.failover) = (Some(true), Some(why.to_owned()));
+    }
+
+    /// From now on another destination of its failover gets the events.
+    pub(crate) fn step_back(&self, why: &str) {
+        let mut inner = self.lock();
+        inner.snapshot.state = State::Standby;
+        inner.snapshot.reason = None;
+        inner.snapshot.attempts = 0;
+        (inner.snapshot.active, inner.snapshot.failover) = (Some(false), Some(why.to_owned()));
+        inner.logged = None;
+    }
+
+    /// What a question to a destination in reserve found.
+    pub(crate) fn standby(&self, wrong: Option<&str>) {
+        let mut inner = self.lock();
+        if inner.snapshot.state == State::Standby {
+            inner.snapshot.reason = wrong.map(str::to_owned);
         }
     }
 

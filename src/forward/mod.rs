@@ -8,16 +8,20 @@
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 mod destination;
+pub mod failover;
 pub mod file;
 pub mod health;
 pub mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+mod pace;
+mod probe;
 pub mod refusal;
 mod reporting;
 pub mod retry;
 pub mod rows;
 mod run;
+mod switch;
 
 use crate::store::CutLimit;
 
@@ -30,17 +34,19 @@ use rows::Batch;
 /// How large a batch may be. A smaller one leaves whenever less waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchLimit {
-    /// Rows, while the destination keeps up.
+    /// Rows, to begin with.
     pub usual_rows: u64,
-    /// Rows, where an overloaded destination is helped by fewer and larger batches.
+    /// Rows, while a long queue drains quickly, and where an overloaded destination is helped by fewer and larger
+    /// batches.
     pub most_rows: u64,
     /// Bytes in the store.
     pub bytes: u64,
 }
 
 impl BatchLimit {
-    fn cut(&self, retry: &retry::Retry) -> CutLimit {
-        CutLimit { max_observations: retry.batch_limit(self.usual_rows, self.most_rows), max_bytes: self.bytes }
+    fn cut(&self, retry: &retry::Retry, pace: &pace::Pace) -> CutLimit {
+        let overloaded = retry.batch_limit(self.usual_rows, self.most_rows);
+        CutLimit { max_observations: pace.rows(overloaded), max_bytes: self.bytes }
     }
 }
 

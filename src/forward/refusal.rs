@@ -13,6 +13,8 @@ pub enum Trouble {
     Timeout,
     /// The peer has too much to do.
     Overload,
+    /// The peer cannot take so much at once.
+    Heavy,
     /// Wrong user, password, certificate or rights.
     Access,
     /// A database or table is missing or does not fit.
@@ -32,6 +34,7 @@ impl Trouble {
             Trouble::Unreachable => "unreachable",
             Trouble::Timeout => "timeout",
             Trouble::Overload => "overload",
+            Trouble::Heavy => "heavy",
             Trouble::Access => "access",
             Trouble::Schema => "schema",
             Trouble::Peer => "peer",
@@ -50,20 +53,33 @@ pub struct Refusal {
     pub reason: String,
     /// The peer's own word on when to come back.
     pub asked: Option<Duration>,
+    /// Rows of this try may be there all the same. Another destination gets them only after a long wait.
+    pub in_doubt: bool,
 }
 
 impl Refusal {
-    /// Without a word on when to come back.
+    /// Without a word on when to come back, and in doubt: who knows better says so.
     pub fn new(trouble: Trouble, reason: String) -> Self {
-        Refusal { trouble, reason, asked: None }
+        Refusal { trouble, reason, asked: None, in_doubt: true }
+    }
+
+    /// The same of a try that certainly left no row at the peer.
+    pub fn not_arrived(self) -> Self {
+        Refusal { in_doubt: false, ..self }
+    }
+
+    /// The same with the peer's own word on when to come back.
+    pub fn asked(self, asked: Option<Duration>) -> Self {
+        Refusal { asked, ..self }
     }
 
     /// What the backoff needs to know.
     pub fn failure(&self) -> Failure {
         match self.trouble {
             Trouble::Overload => Failure::Overload { asked: self.asked },
+            Trouble::Heavy => Failure::Heavy,
+            Trouble::Timeout => Failure::Slow,
             Trouble::Unreachable
-            | Trouble::Timeout
             | Trouble::Access
             | Trouble::Schema
             | Trouble::Peer

@@ -59,6 +59,13 @@ impl Reporting {
         Reporting { name, store, health, news, paces: [pace; Kind::ALL.len()], round: now, said: None, rng }
     }
 
+    /// From now on another destination gets them, which may take what the one before did not.
+    pub(super) fn go_to(&mut self, health: Health) {
+        self.health = health;
+        let now = Instant::now();
+        self.paces = [Pace { maybe: true, not_before: now, failures: 0 }; Kind::ALL.len()];
+    }
+
     /// Returns when something may have to be sent. Cancel-safe.
     pub(super) async fn due(&mut self) {
         loop {

@@ -6,7 +6,14 @@
 use std::time::Duration;
 
 /// The first wait after a failure.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+
+/// What a wait has at least of what it may have at most. The wider the span the less in step are the hubs that lost
+/// their peer at the same moment.
+const LEAST_SHARE: f64 = 0.25;
+
+/// Past what a peer asked for, a hub waits by so much of it longer at random: it asks all hubs alike.
+const PAST_ASKED: f64 = 0.5;
 
 /// No wait is longer than this, but for what the peer itself asks for.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -25,6 +32,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 pub enum Failure {
     /// Not reached, not allowed, not there: time or a person may mend it.
     Unavailable,
+    /// No answer in time: the next batch should be smaller.
+    Slow,
+    /// The peer cannot take so much at once: the next batch should be smaller.
+    Heavy,
     /// The peer has too much to do. Fewer and larger batches help it.
     Overload {
         /// The peer's own word (`Retry-After`).
@@ -68,11 +79,12 @@ impl Retry {
     pub fn failed(&mut self, now: Duration, failure: Failure) -> Duration {
         let doubled = FIRST_WAIT.saturating_mul(1u32 << self.attempts.min(16)).min(self.longest);
         self.attempts = self.attempts.saturating_add(1);
-        // Half fixed and half random: ten thousand hubs whose warehouse comes back must not knock in step.
-        let mut wait = doubled.mul_f64(0.5 + 0.5 * self.rng.f64());
+        // Mostly random: ten thousand hubs whose warehouse comes back must not knock in step.
+        let mut wait = doubled.mul_f64(LEAST_SHARE + (1.0 - LEAST_SHARE) * self.rng.f64());
         if let Failure::Overload { asked } = failure {
             self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-            wait = wait.max(asked.unwrap_or_default().min(LONGEST_ASKED_WAIT));
+            let asked = asked.unwrap_or_default().min(LONGEST_ASKED_WAIT);
+            wait = wait.max(asked.mul_f64(1.0 + PAST_ASKED * self.rng.f64()));
         }
         now.saturating_add(wait)
     }
@@ -101,10 +113,23 @@ impl Retry {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use proptest::test_runner::TestCaseError;
+
+    /// Of 1,000 arrivals no second has more than `most`.
+    fn in_no_step(arrivals: Vec<Duration>, most: u32) -> Result<(), TestCaseError> {
+        let mut seconds = std::collections::BTreeMap::<u64, u32>::new();
+        for arrival in arrivals {
+            *seconds.entry(arrival.as_secs()).or_default() += 1;
+        }
+        prop_assert!(seconds.values().all(|count| *count <= most), "{:?}", seconds);
+        Ok(())
+    }
 
     fn any_failure() -> impl Strategy<Value = Failure> {
         prop_oneof![
             Just(Failure::Unavailable),
+            Just(Failure::Slow),
+            Just(Failure::Heavy),
             proptest::option::of(0u64..100_000)
                 .prop_map(|asked| Failure::Overload { asked: asked.map(Duration::from_secs) }),
         ]
@@ -118,13 +143,16 @@ mod tests {
             for (nth, failure) in failures.into_iter().enumerate() {
                 let wait = retry.failed(now, failure) - now;
                 let full = FIRST_WAIT.saturating_mul(1 << nth.min(16)).min(LONGEST_WAIT);
-                prop_assert!(wait >= full / 2);
+                prop_assert!(wait >= full.mul_f64(LEAST_SHARE));
                 match failure {
                     Failure::Overload { asked: Some(asked) } => {
-                        prop_assert!(wait >= asked.min(LONGEST_ASKED_WAIT));
-                        prop_assert!(wait <= LONGEST_ASKED_WAIT.max(full));
+                        let asked = asked.min(LONGEST_ASKED_WAIT);
+                        prop_assert!(wait >= asked);
+                        prop_assert!(wait <= asked.mul_f64(1.0 + PAST_ASKED).max(full));
                     }
-                    Failure::Overload { asked: None } | Failure::Unavailable => prop_assert!(wait <= full),
+                    Failure::Overload { asked: None } | Failure::Unavailable | Failure::Slow | Failure::Heavy => {
+                        prop_assert!(wait <= full);
+                    }
                 }
                 let limit = retry.batch_limit(1_000, 20_000);
                 prop_assert!((1_000..=20_000).contains(&limit));
@@ -146,6 +174,30 @@ mod tests {
             prop_assert_eq!(retry.next_batch_at(), Duration::ZERO);
             prop_assert_eq!(retry.attempts(), 0);
             prop_assert!(retry.failed(Duration::ZERO, Failure::Unavailable) <= FIRST_WAIT);
+        }
+
+        #[test]
+        fn a_thousand_hubs_that_come_back_at_once_do_not_arrive_in_step(outage_s in 5u64..40_000, seed: u64) {
+            let down_until = Duration::from_secs(outage_s);
+            let arrivals = (0..1_000).map(|hub| {
+                // All lose the peer within one commit interval, and none can know when it is back.
+                let mut retry = Retry::new(seed.wrapping_add(hub));
+                let mut now = Duration::from_millis(4 * hub);
+                while now < down_until {
+                    now = retry.failed(now, Failure::Unavailable);
+                }
+                now - down_until
+            });
+            // While all is well 250 of them come in each second: one commit in four seconds each.
+            let most = if outage_s < 30 { 400 } else { 120 };
+            in_no_step(arrivals.collect(), most)?;
+        }
+
+        #[test]
+        fn a_thousand_hubs_that_are_told_when_to_come_back_do_not_come_in_step(asked_s in 20u64..600, seed: u64) {
+            let asked = Some(Duration::from_secs(asked_s));
+            let told = |hub| Retry::new(seed.wrapping_add(hub)).failed(Duration::ZERO, Failure::Overload { asked });
+            in_no_step((0..1_000).map(told).collect(), 180)?;
         }
 
         #[test]

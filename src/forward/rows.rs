@@ -145,6 +145,7 @@ impl Batch {
             passed_over,
             damaged,
             resent,
+            in_doubt_resent: 0,
             aside: parked,
         };
         for Rejected { sequence, reason } in rejected {

@@ -1,4 +1,5 @@
-//! The loop of one destination, as a state machine whose steps return the next state.
+//! The loop of one cursor, as a state machine whose steps return the next state. It delivers to one destination, or to
+//! those of a failover, one at a time (`switch`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,14 +8,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
+use crate::forward::failover::{self, Failover};
 use crate::forward::health::{Health, State as Doing};
+use crate::forward::pace::Pace;
+use crate::forward::probe::Probes;
 use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::reporting::Reporting;
 use crate::forward::retry::Retry;
 use crate::forward::rows::Batch;
-use crate::forward::{BatchLimit, Delivery, Destination, Settings};
+use crate::forward::{BatchLimit, Delivery, Destination, Kind, Settings, switch};
 use crate::resolve::Timeline;
-use crate::store::{self, Range, Store};
+use crate::store::{self, Range, Settled, Store};
 
 /// A file that could not be closed is tried again after this.
 const TEND_AGAIN: Duration = Duration::from_secs(10);
@@ -39,22 +43,53 @@ pub struct Inputs {
     pub stop: watch::Receiver<Option<Instant>>,
 }
 
-/// One destination's loop.
+/// One cursor's loop.
 pub struct Forwarder {
-    name: Arc<str>,
-    limit: BatchLimit,
-    destination: Destination,
-    store: Store,
-    inputs: Inputs,
-    health: Health,
-    retry: Retry,
-    reporting: Reporting,
+    /// The cursor's name: the destination's, or that of the failover.
+    pub(super) name: Arc<str>,
+    /// One, or those of the failover in their order; never empty.
+    pub(super) outs: Vec<Out>,
+    /// Which of them gets the events.
+    pub(super) active: usize,
+    pub(super) failover: Option<Failover>,
+    /// Questions to those of the order before the active one.
+    pub(super) probes: Option<Probes>,
+    pub(super) store: Store,
+    pub(super) inputs: Inputs,
+    pub(super) reporting: Reporting,
     /// The instant that the retry's times count from.
-    started: Instant,
+    pub(super) started: Instant,
+}
+
+/// One destination, and how it has been treating us.
+pub(super) struct Out {
+    pub(super) name: Arc<str>,
+    pub(super) kind: Kind,
+    pub(super) limit: BatchLimit,
+    pub(super) destination: Destination,
+    pub(super) health: Health,
+    pub(super) retry: Retry,
+    pub(super) pace: Pace,
+}
+
+impl Out {
+    fn new(settings: &Settings, seed: u64) -> Result<Out, String> {
+        let health = Health::new(&settings.name, settings.kind.name());
+        let limit = settings.kind.batch();
+        Ok(Out {
+            name: settings.name.as_str().into(),
+            kind: settings.kind.clone(),
+            limit,
+            destination: Destination::new(settings, &health)?,
+            health,
+            retry: Retry::new(seed).waiting_at_most(settings.kind.longest_wait()),
+            pace: Pace::new(limit),
+        })
+    }
 }
 
 /// Where the loop stands.
-enum State {
+pub(super) enum State {
     /// May a batch be cut?
     Gate,
     /// Waits for events to cut a range from.
@@ -65,33 +100,66 @@ enum State {
     Deliver(Batch),
     /// A try failed; waits for the next.
     Wait { refusal: Refusal, then: Box<State> },
-    /// Every row has its outcome; moves the cursor.
-    Settle(Batch),
+    /// The active destination of a failover is given up: the next one gets the range.
+    Switch { range: Range, why: String },
+    /// Every row has its outcome; moves the cursor. `took`: how long the last try lasted.
+    Settle { batch: Batch, took: Duration },
     /// Done; what is in hand stays stored.
     Stopped,
 }
 
 impl Forwarder {
-    /// A loop that has not started. `Err` says what is wrong with the settings.
+    /// The loop of one destination, not started. `Err` says what is wrong with the settings.
     pub fn new(settings: &Settings, store: Store, inputs: Inputs, seed: u64) -> Result<Forwarder, String> {
-        let health = Health::new(&settings.name, settings.kind.name());
-        let name: Arc<str> = settings.name.as_str().into();
-        Ok(Forwarder {
-            name: name.clone(),
-            limit: settings.kind.batch(),
-            destination: Destination::new(settings, &health)?,
-            reporting: Reporting::new(name, store.clone(), health.clone(), seed),
-            store,
-            inputs,
-            health,
-            retry: Retry::new(seed).waiting_at_most(settings.kind.longest_wait()),
-            started: Instant::now(),
-        })
+        let out = Out::new(settings, seed)?;
+        Ok(Forwarder::of(out.name.clone(), vec![out], None, store, inputs, seed))
     }
 
-    /// How the destination is; stays valid while and after the loop runs.
-    pub fn health(&self) -> Health {
-        self.health.clone()
+    /// The loop of a failover over these destinations, which are in its order and at least one.
+    pub fn with_failover(
+        settings: failover::Settings,
+        destinations: &[&Settings],
+        store: Store,
+        inputs: Inputs,
+        seed: u64,
+    ) -> Result<Forwarder, String> {
+        let outs = destinations.iter().zip(0..).map(|(settings, nth)| Out::new(settings, seed.wrapping_add(nth)));
+        let outs = outs.collect::<Result<Vec<_>, _>>()?;
+        if outs.is_empty() {
+            return Err("a failover needs destinations".to_owned());
+        }
+        let failover = switch::resume(settings, &store, seed);
+        Ok(Forwarder::of(failover::CURSOR.into(), outs, Some(failover), store, inputs, seed))
+    }
+
+    fn of(
+        name: Arc<str>,
+        outs: Vec<Out>,
+        failover: Option<Failover>,
+        store: Store,
+        inputs: Inputs,
+        seed: u64,
+    ) -> Forwarder {
+        let active = failover.as_ref().map_or(0, Failover::active);
+        let reporting = Reporting::new(name.clone(), store.clone(), outs[active].health.clone(), seed);
+        let started = Instant::now();
+        let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, reporting, started };
+        forwarder.introduce();
+        forwarder
+    }
+
+    /// How each destination is; stays valid while and after the loop runs.
+    pub fn healths(&self) -> Vec<Health> {
+        self.outs.iter().map(|out| out.health.clone()).collect()
+    }
+
+    /// The destination that gets the events.
+    pub(super) fn out(&self) -> &Out {
+        &self.outs[self.active]
+    }
+
+    pub(super) fn out_mut(&mut self) -> &mut Out {
+        &mut self.outs[self.active]
     }
 
     /// Delivers until told to stop. An error of the store ends it: nothing may be sent that is not accounted for.
@@ -101,18 +169,20 @@ impl Forwarder {
             Some(range) => State::Read { range, resumed: true },
             None => State::Gate,
         };
+        self.take_up().await?;
         loop {
             state = match state {
                 State::Gate => self.wait_for_gate().await?,
                 State::Cut => self.cut().await?,
                 State::Read { range, resumed } => self.read(range, resumed).await?,
                 State::Deliver(batch) => self.deliver(batch).await,
-                State::Wait { refusal, then } => self.wait(refusal, *then).await,
-                State::Settle(batch) => self.settle(batch).await?,
+                State::Wait { refusal, then } => self.wait(refusal, *then).await?,
+                State::Switch { range, why } => self.switch(range, &why).await?,
+                State::Settle { batch, took } => self.settle(batch, took).await?,
                 State::Stopped => break,
             };
         }
-        self.health.enter(Doing::Stopped);
+        self.outs.iter().for_each(|out| out.health.enter(Doing::Stopped));
         Ok(())
     }
 
@@ -123,7 +193,7 @@ impl Forwarder {
             }
             match &*self.inputs.gate.borrow_and_update() {
                 Gate::Open => return Ok(State::Cut),
-                Gate::Held(reason) => self.health.holding(reason),
+                Gate::Held(reason) => self.outs[self.active].health.holding(reason),
             }
             tokio::select! {
                 changed = self.inputs.gate.changed() => if changed.is_err() { return Ok(State::Stopped) },
@@ -136,12 +206,13 @@ impl Forwarder {
     /// Waits for a range. The call is made anew when what rows depend on has changed, so that a range that is cut in
     /// the end names the newest versions, and when the gate closes.
     async fn cut(&mut self) -> Result<State, store::Error> {
-        self.health.enter(Doing::Idle);
-        let not_before = self.started + self.retry.next_batch_at();
-        let mut tend_at = self.destination.tend_in().map(|wait| Instant::now() + wait);
+        self.out().health.enter(Doing::Idle);
+        let not_before = self.started + self.out().retry.next_batch_at();
+        let mut tend_at = self.out().destination.tend_in().map(|wait| Instant::now() + wait);
         loop {
             let versions = self.inputs.timeline.borrow_and_update().newest();
-            let limit = self.limit.cut(&self.retry);
+            let out = self.out();
+            let limit = out.limit.cut(&out.retry, &out.pace);
             let next = async {
                 sleep_until(not_before).await;
                 match versions {
@@ -150,12 +221,7 @@ impl Forwarder {
                     None => std::future::pending().await,
                 }
             };
-            let tend = async {
-                match tend_at {
-                    Some(at) => sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let tend = at(tend_at);
             tokio::select! {
                 biased;
                 () = stopping(&mut self.inputs.stop) => return Ok(State::Stopped),
@@ -174,27 +240,31 @@ impl Forwarder {
     async fn report(&mut self) -> Result<(), store::Error> {
         let mut stop = self.inputs.stop.clone();
         tokio::select! {
-            sent = self.reporting.send(&mut self.destination) => sent,
+            sent = self.reporting.send(&mut self.outs[self.active].destination) => sent,
             () = deadline(&mut stop) => Ok(()),
         }
     }
 
     /// Lets the destination do what time asks for; returns when it wants that again.
     async fn tend(&mut self) -> Option<Instant> {
-        match self.destination.tend().await {
+        let out = self.out_mut();
+        match out.destination.tend().await {
             Ok(()) => {
-                self.health.enter(Doing::Idle);
-                self.destination.tend_in().map(|wait| Instant::now() + wait)
+                out.health.enter(Doing::Idle);
+                out.destination.tend_in().map(|wait| Instant::now() + wait)
             }
             Err(refusal) => {
-                self.health.retrying(refusal.trouble.name(), &refusal.reason, 1);
+                out.health.retrying(refusal.trouble.name(), &refusal.reason, 1);
                 Some(Instant::now() + TEND_AGAIN)
             }
         }
     }
 
     async fn read(&mut self, range: Range, resumed: bool) -> Result<State, store::Error> {
-        self.health.enter(Doing::Delivering);
+        if !resumed {
+            self.begin(&range).await?;
+        }
+        self.out().health.enter(Doing::Delivering);
         let chunks = self.store.read(&range).await?;
         let timeline = self.inputs.timeline.borrow().clone();
         if !timeline.bases.contains_key(&range.basis) {
@@ -202,51 +272,81 @@ impl Forwarder {
             let refusal = Refusal::new(Trouble::Internal, reason);
             return Ok(State::Wait { refusal, then: Box::new(State::Read { range, resumed }) });
         }
-        debug!(destination = &*self.name, first = range.first, last = range.last, resumed, "batch in hand");
-        Ok(State::Deliver(Batch::new(self.name.clone(), range, resumed, chunks, timeline)))
+        let name = self.out().name.clone();
+        debug!(destination = &*name, first = range.first, last = range.last, resumed, "batch in hand");
+        Ok(State::Deliver(Batch::new(name, range, resumed, chunks, timeline)))
     }
 
     async fn deliver(&mut self, batch: Batch) -> State {
-        self.health.enter(Doing::Delivering);
         crash_point!("forward.send.before");
         let range = batch.range.clone();
+        let began = self.started.elapsed();
+        let hangs_at = self.failover.as_ref().map(|failover| self.started + failover.hangs_at(began));
         let mut stop = self.inputs.stop.clone();
+        let out = self.out_mut();
+        out.health.enter(Doing::Delivering);
         let delivery = tokio::select! {
-            delivery = self.destination.deliver(batch) => delivery,
+            delivery = out.destination.deliver(batch) => delivery,
             () = deadline(&mut stop) => return State::Stopped,
+            () = at(hangs_at) => return self.hangs(range, began),
         };
-        match delivery {
-            Delivery::Done(batch) => State::Settle(batch),
-            Delivery::Later(batch, refusal) => State::Wait { refusal, then: Box::new(State::Deliver(batch)) },
-            Delivery::Again(refusal) => State::Wait { refusal, then: Box::new(State::Read { range, resumed: true }) },
+        let (refusal, partly, then) = match delivery {
+            Delivery::Done(batch) => {
+                return State::Settle { batch, took: self.started.elapsed().saturating_sub(began) };
+            }
+            Delivery::Later(batch, refusal) => (refusal, batch.tally.delivered > 0, State::Deliver(batch)),
+            Delivery::Again(refusal) => (refusal, false, State::Read { range, resumed: true }),
+        };
+        let out = self.out_mut();
+        out.pace.failed(refusal.failure());
+        if let Some(failover) = &mut self.failover {
+            failover.failed(began, refusal.in_doubt || partly);
         }
+        State::Wait { refusal, then: Box::new(then) }
     }
 
-    async fn wait(&mut self, refusal: Refusal, then: State) -> State {
-        let until = self.started + self.retry.failed(self.started.elapsed(), refusal.failure());
-        self.health.retrying(refusal.trouble.name(), &refusal.reason, self.retry.attempts());
-        match timeout_at(until, stopping(&mut self.inputs.stop)).await {
+    async fn wait(&mut self, refusal: Refusal, then: State) -> Result<State, store::Error> {
+        let now = self.started.elapsed();
+        let started = self.started;
+        let out = self.out_mut();
+        let again_at = started + out.retry.failed(now, refusal.failure());
+        out.health.retrying(refusal.trouble.name(), &refusal.reason, out.retry.attempts());
+        let give_up_at = self.failover.as_ref().and_then(Failover::give_up_at).map(|at| started + at);
+        let until = give_up_at.map_or(again_at, |give_up_at| again_at.min(give_up_at));
+        if timeout_at(until, stopping(&mut self.inputs.stop)).await.is_ok() {
             // The batch in hand stays stored; the next start takes it up.
-            Ok(()) => State::Stopped,
-            Err(_) => then,
+            self.leave(&then).await?;
+            return Ok(State::Stopped);
         }
+        Ok(match (give_up_at, then) {
+            (Some(at), State::Deliver(batch)) if at <= until => {
+                State::Switch { range: batch.range, why: refusal.reason }
+            }
+            (Some(at), State::Read { range, .. }) if at <= until => State::Switch { range, why: refusal.reason },
+            (_, then) => then,
+        })
     }
 
-    async fn settle(&mut self, batch: Batch) -> Result<State, store::Error> {
+    async fn settle(&mut self, batch: Batch, took: Duration) -> Result<State, store::Error> {
         let range = batch.range.clone();
         let (rows, bytes) = (batch.tally.delivered, batch.tally.bytes);
         let (rejected, parked, damaged) = (batch.tally.rejected.len(), batch.tally.parked.len(), batch.tally.damaged);
         if rejected > 0 || damaged > 0 {
             // Without the reason: it may quote the row. It stands with the entry that is set aside.
-            warn!(destination = &*self.name, rejected, parked, damaged, "not every event could be delivered");
+            warn!(destination = &*self.out().name, rejected, parked, damaged, "not every event could be delivered");
         }
         // Only now, and only where rows were rejected, are the observations needed again.
         let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
+        let copies = self.failover.as_mut().map_or(0, Failover::delivered);
+        let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(&chunks) };
         crash_point!("forward.acknowledged.before");
-        self.store.settle(&self.name, &range, batch.settle(&chunks)).await?;
+        self.store.settle(&self.name, &range, settled).await?;
         crash_point!("forward.acknowledged.after");
-        self.retry.succeeded(self.started.elapsed());
-        self.health.delivered(rows, bytes);
+        let (now, waiting) = (self.started.elapsed(), self.store.waiting(&self.name));
+        let out = self.out_mut();
+        out.retry.succeeded(now);
+        out.pace.delivered(took, waiting);
+        out.health.delivered(rows, bytes);
         Ok(State::Gate)
     }
 
@@ -256,7 +356,7 @@ impl Forwarder {
 }
 
 /// Returns once the gateway stops, also when it is gone.
-async fn stopping(stop: &mut watch::Receiver<Option<Instant>>) {
+pub(super) async fn stopping(stop: &mut watch::Receiver<Option<Instant>>) {
     // The only error is that the sender is gone.
     stop.wait_for(Option::is_some).await.ok();
 }
@@ -265,4 +365,12 @@ async fn stopping(stop: &mut watch::Receiver<Option<Instant>>) {
 async fn deadline(stop: &mut watch::Receiver<Option<Instant>>) {
     let until = stop.wait_for(Option::is_some).await.ok().and_then(|until| *until);
     sleep_until(until.unwrap_or_else(Instant::now)).await;
+}
+
+/// Returns at this instant, or never.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
 }

@@ -1,4 +1,4 @@
-//! The loops that run, one per destination.
+//! The loops that run: one for each destination, and one for those of a failover together.
 
 use std::time::Duration;
 
@@ -27,15 +27,26 @@ impl Forwarding {
         let mut forwarding = Forwarding { stop, loops: JoinSet::new(), healths: Vec::new() };
         if config.gateway.offline {
             info!("gateway.offline is true: nothing is sent, events wait in the store");
+            return Ok(forwarding);
         }
-        for destination in config.destinations.iter().filter(|_| !config.gateway.offline) {
-            let inputs = Inputs { gate: timekeeping.gate(), timeline: timekeeping.timeline(), stop: stopping.clone() };
-            let forwarder =
-                Forwarder::new(destination, store.clone(), inputs, fastrand::u64(..)).map_err(anyhow::Error::msg)?;
-            forwarding.healths.push(forwarder.health());
-            forwarding.loops.spawn(forwarder.run());
+        let inputs = || Inputs { gate: timekeeping.gate(), timeline: timekeeping.timeline(), stop: stopping.clone() };
+        for destination in config.destinations.iter().filter(|to| !config.is_in_order(&to.name)) {
+            let forwarder = Forwarder::new(destination, store.clone(), inputs(), fastrand::u64(..));
+            forwarding.spawn(forwarder.map_err(anyhow::Error::msg)?);
+        }
+        if let Some(failover) = &config.failover {
+            let named = |name: &String| config.destinations.iter().find(|to| to.name == *name);
+            let order: Vec<_> = failover.order.iter().filter_map(named).collect();
+            let seed = fastrand::u64(..);
+            let forwarder = Forwarder::with_failover(failover.clone(), &order, store.clone(), inputs(), seed);
+            forwarding.spawn(forwarder.map_err(anyhow::Error::msg)?);
         }
         Ok(forwarding)
+    }
+
+    fn spawn(&mut self, forwarder: Forwarder) {
+        self.healths.extend(forwarder.healths());
+        self.loops.spawn(forwarder.run());
     }
 
     /// How each destination is.

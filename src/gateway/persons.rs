@@ -170,8 +170,9 @@ pub async fn assign_closed(config: &Config, store: &Store, change: &Change) -> a
     let (gateway_id, mut changes) = basis::gateway_id(config, store);
     let news = basis::News { config, gateway_id, anchors: &before.anchors, now: known.now, told: told(store) };
     let next = news.over(before.bases.last_key_value().map(|(_, basis)| basis), Some(said.clone()));
-    let names = config.destinations.iter().map(|to| to.name.as_str());
-    let (after, of_basis) = basis::next_version(&before, next, &in_hand(store, names))?;
+    let cursors = config.cursors();
+    let in_hand = in_hand(store, cursors.iter().map(String::as_str));
+    let (after, of_basis) = basis::next_version(&before, next, &in_hand)?;
     changes.extend(of_basis);
     store.commit(Commit { state: changes, ..Commit::default() }).await.context("storing who wears what")?;
     tell(store, &after).await?;

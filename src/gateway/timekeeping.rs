@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::persons::Known;
@@ -31,6 +32,9 @@ const ANCHORS: &str = "clock/anchors";
 
 /// How often the clocks are compared when nobody steps them.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long a command may wait for the store.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Nothing is older than this program: 2026-11-01, in Unix milliseconds. The first floor of every estimate.
 const BUILD_FLOOR_MS: i64 = 1_793_491_200_000;
@@ -66,8 +70,8 @@ impl Timekeeping {
         look(&mut keeper, store, &timeline, boot).await?;
         let (gating, gate) = watch::channel(gate_of(held_for(&keeper, boot)));
         let changing = Arc::new(Mutex::new(()));
-        let destinations = config.destinations.iter().map(|to| to.name.clone()).collect();
-        let task = follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone(), destinations);
+        let cursors = config.cursors();
+        let task = follow_clock(keeper, store.clone(), timeline.clone(), boot, gating, changing.clone(), cursors);
         let task = tokio::spawn(task);
         let timekeeping = Timekeeping { boot, gateway_id, timeline, gate, changing, task };
         timekeeping.follow(config, store).await?;
@@ -109,8 +113,21 @@ impl Timekeeping {
         self.revise(config, store, None).await
     }
 
-    /// The same, with what a command says about a device.
+    /// The same, with what a command says about a device. While the store has no room it gives up after a time, or the
+    /// gateway could not be stopped.
     pub(super) async fn assign(
+        &self,
+        config: &Config,
+        store: &Store,
+        board: &Board,
+        change: &Change,
+    ) -> anyhow::Result<Answer> {
+        let unknown = "the store has no room, so the change is not durable yet; free some space, then look with \
+                       `biogate assignments` whether it holds";
+        timeout(COMMAND_DEADLINE, self.carry_out(config, store, board, change)).await.context(unknown)?
+    }
+
+    async fn carry_out(
         &self,
         config: &Config,
         store: &Store,
@@ -141,8 +158,9 @@ impl Timekeeping {
             told: persons::told(store),
         };
         let next = news.over(before.bases.last_key_value().map(|(_, basis)| basis), command);
-        let names = config.destinations.iter().map(|to| to.name.as_str());
-        let (after, state) = basis::next_version(&before, next, &persons::in_hand(store, names))?;
+        let cursors = config.cursors();
+        let in_hand = persons::in_hand(store, cursors.iter().map(String::as_str));
+        let (after, state) = basis::next_version(&before, next, &in_hand)?;
         if !state.is_empty() {
             store.commit(Commit { state, ..Commit::default() }).await.context("storing who wears what")?;
             self.timeline.send_replace(Arc::new(after));

@@ -160,6 +160,11 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
         let emit = compile_emit::emit(row.get_ref(), &table.name, &scope, &profile.context);
         emits.push(emit.map_err(|wrong| wrong.at(row.span()))?);
     }
+    let now = table.now.as_deref().map(|name| compile_emit::time("now", name, &scope)).transpose()?;
+    if now.is_some() && matches!(name.as_str(), "message" | "advertisement") {
+        let expected = "a characteristic or a frame: a message may have waited for hours on its way";
+        return Err(Wrong::new(format!("now in a channel \"{name}\""), expected));
+    }
     let named = |names: Option<&toml::Spanned<Vec<String>>>| {
         let names = names.map_or(&[][..], |names| names.get_ref().as_slice());
         names.iter().filter_map(|name| scope.slot(name)).collect()
@@ -184,6 +189,7 @@ fn channel(table: &ChannelTable, file: &ProfileFile, profile: &Profile) -> Resul
             .and_then(|frame| frame.checksum)
             .map_or(0, |checksum| if checksum.at < 0 { usize::try_from(-checksum.at).unwrap_or(0) } else { 0 }),
         strict_end: !framing.is_some_and(|frame| matches!(frame.cut, Cut::Fixed { .. })),
+        now,
         same_if: named(file.same_if.as_ref()),
         identity: named(file.identity.as_ref()),
         stored: table.get == Some(GetName::Indicate) || profile.link.records.is_some(),

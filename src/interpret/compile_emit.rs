@@ -27,7 +27,7 @@ pub(super) fn emit(row: &EmitRow, channel: &str, scope: &Scope, context: &[Arc<s
         event,
         value,
         component: component.into(),
-        time: row.time.as_deref().map(|name| time(name, scope)).transpose()?,
+        time: row.time.as_deref().map(|name| time("time", name, scope)).transpose()?,
         metadata: row.metadata.iter().map(|name| source(name, scope, context)).collect::<Result<_, _>>()?,
         withhold: match &row.withhold_if {
             None => None,
@@ -69,7 +69,8 @@ fn units(event: EventType, value: SlotId, name: &str, scope: &Scope) -> Result<V
     Ok(units)
 }
 
-fn time(name: &str, scope: &Scope) -> Result<(SlotId, TimeBase), Wrong> {
+/// The field that `key` names, which tells a time.
+pub(super) fn time(key: &str, name: &str, scope: &Scope) -> Result<(SlotId, TimeBase), Wrong> {
     let slot = scope.earlier(name)?;
     let mut bases = scope.rows.iter().filter(|row| row.slot == slot).map(|row| match row.kind {
         Some(Kind::UnixMs(_)) => Some(TimeBase::UtcMs),
@@ -81,7 +82,7 @@ fn time(name: &str, scope: &Scope) -> Result<(SlotId, TimeBase), Wrong> {
     let first = bases.next().flatten();
     match first {
         Some(base) if bases.all(|other| other == first) => Ok((slot, base)),
-        _ => Err(Wrong::new(format!("time = \"{name}\""), "a field of type date_time, unix_ms or unix_s")),
+        _ => Err(Wrong::new(format!("{key} = \"{name}\""), "a field of type date_time, unix_ms or unix_s")),
     }
 }
 

@@ -30,6 +30,9 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// All events of a good frame. The caller has ruled out refused frames.
     pub(super) fn all(&self, decoded: &Decoded, memory: &mut DeviceMemory, out: &mut Interpretation) {
+        if let Some(now) = self.channel.now.and_then(|now| device_time(now, decoded)) {
+            memory.told_time(now, self.reading.heard);
+        }
         if self.is_twin(decoded, memory) {
             out.duplicate = true;
             return;
@@ -93,7 +96,10 @@ impl Context<'_> {
                 component: component.clone(),
                 value,
                 heard,
-                device_time: device_time(emit, decoded),
+                device_time: emit
+                    .time
+                    .and_then(|time| device_time(time, decoded))
+                    .map(|time| memory.counted(time, heard)),
                 since,
                 identity: identity
                     .map(|(resets, raw)| device_identity(self.address(), *resets, raw, emit.event, component, *index)),
@@ -220,8 +226,7 @@ fn number(value: &Value) -> Option<f64> {
     }
 }
 
-fn device_time(emit: &Emit, decoded: &Decoded) -> Option<DeviceTime> {
-    let (slot, base) = emit.time?;
+fn device_time((slot, base): (SlotId, TimeBase), decoded: &Decoded) -> Option<DeviceTime> {
     let slot = &decoded.slots[usize::from(slot)];
     if slot.state != State::Known {
         return None;

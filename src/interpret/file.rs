@@ -84,6 +84,8 @@ pub struct ChannelTable {
     /// What is read, in order.
     #[cfg_attr(test, schemars(with = "Vec<FieldRow>"))]
     pub fields: Vec<Spanned<FieldRow>>,
+    /// A field that tells what the device's clock shows at this moment: the times of its records are counted from it.
+    pub now: Option<String>,
     /// The rows of a field of type `objects`, by tag.
     #[serde(default)]
     #[cfg_attr(test, schemars(with = "Vec<FieldRow>"))]

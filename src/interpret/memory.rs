@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_cbor::Value as Cbor;
 use uuid::Uuid;
 
-use crate::observation::Value;
+use crate::observation::{DeviceTime, Value};
 use crate::reading::{BootId, Heard};
 
+use super::device_clock::DeviceClock;
 use super::records::Records;
 
 /// How many readings are remembered to recognise twins; a bound, a device sends few of them within seconds.
@@ -45,6 +46,8 @@ pub struct DeviceMemory {
     records: Records,
     /// Counters whose increments are counted elsewhere: they give no event and stay as they are.
     covered: Vec<Arc<str>>,
+    /// What the device told of its clock. It tells it anew at each link, so it need not outlive a restart.
+    device_clock: DeviceClock,
 }
 
 /// How the counter of an encrypted frame follows the one before.
@@ -263,6 +266,17 @@ impl DeviceMemory {
     /// Whether a stored record came before; if not, it is remembered.
     pub(super) fn is_known_record(&mut self, channel: &str, bytes: &[u8]) -> bool {
         self.records.is_known(channel, bytes)
+    }
+
+    /// The device told what its clock shows.
+    pub(super) fn told_time(&mut self, time: DeviceTime, heard: Heard) {
+        self.device_clock.told(time.shown_ms(), heard);
+    }
+
+    /// A record's time, counted from when the device told what its clock shows, where it did.
+    pub(super) fn counted(&self, time: DeviceTime, heard: Heard) -> DeviceTime {
+        let utc = matches!(time, DeviceTime::Utc(_));
+        self.device_clock.count(utc, time.shown_ms(), heard).map_or(time, DeviceTime::Counted)
     }
 
     /// How often the device's sequence or clock was seen to fall back.

@@ -15,6 +15,7 @@ mod compile_work;
 mod counter;
 pub mod decode;
 pub mod decrypt;
+mod device_clock;
 mod emit;
 pub mod error;
 mod example;

@@ -31,6 +31,8 @@ pub(super) struct Channel {
     pub(super) trailer: usize,
     /// Whether bytes left over refuse the frame (not where the framing fixes the length).
     pub(super) strict_end: bool,
+    /// The slot that tells what the device's clock shows now.
+    pub(super) now: Option<(SlotId, TimeBase)>,
     /// Slots that twins share.
     pub(super) same_if: Vec<SlotId>,
     /// Slots that make the reading unique for ever.

@@ -144,6 +144,8 @@ pub struct DestinationTally {
     pub waiting: u64,
     /// Beside the balance: sent more than once.
     pub resent: u64,
+    /// Beside the balance: delivered by one destination of a failover while another may have them too.
+    pub in_doubt_resent: u64,
 }
 
 impl DestinationTally {
@@ -205,7 +207,7 @@ pub struct Chunk {
     pub observations: Vec<Observation>,
 }
 
-/// What happened to a range; the counts but `resent` sum to its observations.
+/// What happened to a range; the counts but `resent` and `in_doubt_resent` sum to its observations.
 #[derive(Debug, Default)]
 pub struct Settled {
     /// Taken by the destination.
@@ -220,6 +222,8 @@ pub struct Settled {
     pub damaged: u64,
     /// Beside the sum: sent more than once.
     pub resent: u64,
+    /// Beside the sum: delivered while another destination may have them too.
+    pub in_doubt_resent: u64,
     /// Made durable before the cursor moves.
     pub aside: Vec<AsideEntry>,
 }

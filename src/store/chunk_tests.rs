@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::chunk::Codec;
 use super::damage::{Damaged, WRONG_KEY};
 use super::seal::Key;
-use crate::observation::{DeviceTime, EventType, Observation, Value};
+use crate::observation::{Counted, DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard, RunId};
 
 fn text() -> impl Strategy<Value = Arc<str>> {
@@ -41,7 +41,13 @@ fn heard() -> impl Strategy<Value = Heard> {
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
-    let time = prop_oneof![any::<i64>().prop_map(DeviceTime::Utc), any::<i64>().prop_map(DeviceTime::Local)];
+    let counted = any::<(bool, i64, u64, i64)>();
+    let counted = counted.prop_map(|(utc, ms, at_ms, age_ms)| Counted { utc, ms, at_ms, age_ms });
+    let time = prop_oneof![
+        any::<i64>().prop_map(DeviceTime::Utc),
+        any::<i64>().prop_map(DeviceTime::Local),
+        counted.prop_map(DeviceTime::Counted),
+    ];
     let identity = any::<u128>().prop_map(Uuid::from_u128);
     let what = (any::<u64>(), any::<u16>(), text(), text(), 0..10usize, text(), number());
     let when = (heard(), prop::option::of(time), prop::option::of(heard()), prop::option::of(identity));

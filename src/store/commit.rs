@@ -63,6 +63,16 @@ impl Queue {
         Ok((!observations.is_empty()).then(|| first..=first + observations.len() as u64 - 1))
     }
 
+    /// Makes one state key durable. Unlike a commit it does not wait for the limits of the queue: what lets the queue
+    /// drain must not wait for its draining.
+    pub(super) fn note(&mut self, change: StateChange) -> Result<(), Error> {
+        let changes = vec![change];
+        self.check_state(&changes)?;
+        self.roll_if_full()?;
+        self.put(&[], &changes)?;
+        self.sync(changes)
+    }
+
     fn check_state(&mut self, state: &[StateChange]) -> Result<(), Error> {
         for change in state {
             if change.key.starts_with(OWN) {

@@ -133,6 +133,7 @@ impl Queue {
             destination.tally.passed_over += settled.passed_over;
             destination.tally.damaged += settled.damaged + uncounted;
             destination.tally.resent += settled.resent;
+            destination.tally.in_doubt_resent += settled.in_doubt_resent;
         }
         crash_point!("store.cursor.after");
         self.close_unneeded();

@@ -12,7 +12,7 @@ use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
     AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence,
-    Settings, Settled, Stat, Verified,
+    Settings, Settled, Stat, StateChange, Verified,
 };
 use crate::reading::{BootId, RunId};
 use crate::report::{Kind, Report};
@@ -103,6 +103,20 @@ impl Store {
     pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
         let request = |settled, reply| Request::Settle(destination.to_owned(), range.clone(), settled, reply);
         self.until_there_is_room("settling", settled, request).await
+    }
+
+    /// Makes one state key durable, also while the queue is full; waits only for a disk without any room.
+    ///
+    /// Not cancel-safe: a dropped call may or may not have changed the key.
+    pub async fn note(&self, change: StateChange) -> Result<(), Error> {
+        self.until_there_is_room("noting a state", change, Request::Note).await
+    }
+
+    /// Observations that are still to be settled for this destination.
+    pub fn waiting(&self, destination: &str) -> u64 {
+        let view = self.shared.read();
+        let tally = view.ledger.destinations.iter().find(|(name, _)| name == destination);
+        tally.map_or(0, |(_, tally)| tally.waiting)
     }
 
     /// All counts.

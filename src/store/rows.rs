@@ -10,11 +10,14 @@ use uuid::Uuid;
 
 use super::cbor::{Item, Reader, Writer, signed};
 use super::damage::Damaged;
-use crate::observation::{DeviceTime, EventType, Observation, Value};
+use crate::observation::{Counted, DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard};
 
 /// Lists in metadata are at most this deep; what lies deeper is written as null.
 const MAX_DEPTH: usize = 16;
+/// How a device's clock counts.
+const UTC: u64 = 0;
+const LOCAL: u64 = 1;
 /// A text inside metadata, by its number in the table (the tag that CBOR registers for that).
 const TAG_TEXT: u64 = 25;
 /// Items of an observation.
@@ -94,14 +97,22 @@ pub(super) fn write_observations(into: &mut Vec<u8>, texts: &mut Texts, observat
         writer.signed(observation.heard.ms.wrapping_sub(ms) as i64);
         match observation.device_time {
             None => writer.null(),
-            Some(time) => {
-                let (kind, at) = match time {
-                    DeviceTime::Utc(at) => (0, at),
-                    DeviceTime::Local(at) => (1, at),
-                };
+            Some(DeviceTime::Utc(at)) => {
                 writer.array(2);
-                writer.unsigned(kind);
+                writer.unsigned(UTC);
                 writer.signed(at);
+            }
+            Some(DeviceTime::Local(at)) => {
+                writer.array(2);
+                writer.unsigned(LOCAL);
+                writer.signed(at);
+            }
+            Some(DeviceTime::Counted(Counted { utc, ms: shown, at_ms, age_ms })) => {
+                writer.array(4);
+                writer.unsigned(if utc { UTC } else { LOCAL });
+                writer.signed(shown);
+                writer.signed(observation.heard.ms.wrapping_sub(at_ms) as i64);
+                writer.signed(age_ms);
             }
         }
         match observation.since {
@@ -211,9 +222,15 @@ fn read_observation(reader: &mut Reader<'_>, tables: &Tables, reading: u64, ms: 
     let device_time = match reader.item()? {
         Item::Null => None,
         Item::Array(2) => Some(match reader.unsigned()? {
-            0 => DeviceTime::Utc(reader.signed()?),
+            UTC => DeviceTime::Utc(reader.signed()?),
             _ => DeviceTime::Local(reader.signed()?),
         }),
+        Item::Array(4) => Some(DeviceTime::Counted(Counted {
+            utc: reader.unsigned()? == UTC,
+            ms: reader.signed()?,
+            at_ms: heard.ms.wrapping_sub(reader.signed()? as u64),
+            age_ms: reader.signed()?,
+        })),
         _ => return Err(Damaged("a strange device time")),
     };
     let since = match reader.item()? {

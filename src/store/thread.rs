@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
-use super::{AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, Sequence, Settled, Verified};
+use super::{AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, Sequence, Settled, StateChange, Verified};
 use crate::report::{Kind, Report};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -33,6 +33,7 @@ pub(super) enum Request {
     NextRange(Waiter),
     Read(Range, Reply<Vec<Chunk>>),
     Settle(String, Range, Settled, Returning<Settled, ()>),
+    Note(StateChange, Returning<StateChange, ()>),
     ReadAside(AsideFrom, Reply<AsidePage>),
     DropAside(Vec<AsidePlace>, Reply<u64>),
     ForgetGaps(u64, Reply<()>),
@@ -95,6 +96,11 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
             true => answer_or_turn(reply, queue.settle(&name, &range, settled)),
             false => turn_back(reply, settled),
         },
+        Request::Note(change, reply) => match queue.free_reserve().map(|()| queue.has_reserve()) {
+            Ok(true) => answer_or_turn(reply, queue.note(change)),
+            Ok(false) => turn_back(reply, change),
+            Err(error) => answer_or_turn(reply, Err(error)),
+        },
         Request::ReadAside(from, reply) => answer(reply, queue.read_aside(from)),
         Request::DropAside(places, reply) => answer(reply, queue.drop_aside(&places)),
         Request::ForgetGaps(through, reply) => {
@@ -141,6 +147,7 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
             Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Settle(_, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
+            Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::ForgetGaps(_, reply)
             | Request::Report(_, reply)
             | Request::ReportsDone(_, _, _, reply)

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::bus::Broker;
 use crate::judge::{FarEnd, Terms};
 use crate::oracle::{CABLES, Said, Sources, leap, now_ms};
-use crate::plan::{End, Plan, Step, Theme};
+use crate::plan::{Bus, End, Plan, Step, Theme};
 use crate::rig::clickhouse::Engine;
 use crate::rig::gateway::{Hub, destinations, wait_for};
+use crate::rig::kafka::Kafka;
 use crate::rig::mosquitto::{Mosquitto, note};
 use crate::rig::pty::Pty;
 use crate::trouble::{Clock, SmallDisk, flip};
@@ -42,6 +44,8 @@ pub(crate) struct Outcome {
     pub(crate) mistimed: u64,
     pub(crate) estimated: u64,
     pub(crate) excused: u64,
+    /// Records with an event_id that was there: at-least-once delivery to Kafka.
+    pub(crate) repeated: u64,
     pub(crate) slowest_start: Duration,
     /// KiB, one look before each end of a run that had warmed up.
     pub(crate) memory: Vec<u64>,
@@ -56,6 +60,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Campaign<'a> {
     plan: &'a Plan,
     engine: &'a Engine,
+    bus: Option<Broker<'a>>,
     mosquitto: Mosquitto,
     hub: Hub,
     sources: Sources,
@@ -76,8 +81,9 @@ pub(crate) struct Campaign<'a> {
 }
 
 /// Runs the campaign; `None` where something it needs is not installed.
-pub(crate) fn run(plan: &Plan, engine: &Engine) -> Option<Outcome> {
-    let mut campaign = Campaign::begin(plan, engine)?;
+pub(crate) fn run(plan: &Plan, engine: &Engine, kafka: Option<&Kafka>) -> Option<Outcome> {
+    let bus = kafka.map(|kafka| Broker::new(kafka, plan.exactly_once));
+    let mut campaign = Campaign::begin(plan, engine, bus)?;
     for (nth, step) in plan.steps.iter().enumerate() {
         campaign.before(nth, step);
         campaign.step(step);
@@ -86,9 +92,9 @@ pub(crate) fn run(plan: &Plan, engine: &Engine) -> Option<Outcome> {
 }
 
 impl<'a> Campaign<'a> {
-    fn begin(plan: &'a Plan, engine: &'a Engine) -> Option<Campaign<'a>> {
+    fn begin(plan: &'a Plan, engine: &'a Engine, bus: Option<Broker<'a>>) -> Option<Campaign<'a>> {
         let mosquitto = Mosquitto::start()?;
-        let mut hub = hub(plan, engine, &mosquitto);
+        let mut hub = hub(plan, engine, &mosquitto, bus.as_ref());
         let disk = match plan.theme {
             Theme::FullDisk => Some(SmallDisk::mount(&hub.data_dir())?),
             _ => None,
@@ -107,6 +113,7 @@ impl<'a> Campaign<'a> {
             sources: Sources::start(mosquitto.port, cables, plan.sequences),
             plan,
             engine,
+            bus,
             mosquitto,
             hub,
             clock,
@@ -181,6 +188,16 @@ impl<'a> Campaign<'a> {
         {
             self.engine.fault_later(kind, n, skip);
         }
+        if let (Some(bus), Some(fault)) = (&self.bus, step.bus) {
+            bus.before(fault);
+        }
+        self.run_to_its_end(step);
+        if let Some(bus) = &self.bus {
+            bus.after();
+        }
+    }
+
+    fn run_to_its_end(&mut self, step: &Step) {
         let point = match &step.end {
             End::Point(point, passes) => Some((*point, *passes)),
             _ => None,
@@ -229,6 +246,9 @@ impl<'a> Campaign<'a> {
             std::thread::sleep(Duration::from_millis(self.random.u64(0..300)));
             self.mosquitto.launch();
             self.sources.resume();
+        }
+        if let (Some(bus), Some(Bus::Killed)) = (&self.bus, step.bus) {
+            bus.restart();
         }
         if self.plan.theme == Theme::Clock {
             std::thread::sleep(Duration::from_millis(self.random.u64(0..800)));
@@ -381,7 +401,9 @@ impl<'a> Campaign<'a> {
             !device.starts_with("cable") || (at > last.0 + TAKEN_MS && at < last.1)
         };
         let tallies = destinations(stat);
-        for far in [FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))] {
+        let mut far_ends = vec![FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))];
+        far_ends.extend(self.bus.as_ref().map(Broker::far_end));
+        for far in far_ends {
             let Some((_, tally)) = tallies.iter().find(|(name, _)| name == far.name) else { continue };
             let count = |key: &str| tally[key].as_u64().unwrap_or(0);
             let terms = Terms {
@@ -408,6 +430,10 @@ impl<'a> Campaign<'a> {
             outcome.mistimed += verdict.mistimed;
             outcome.estimated += verdict.estimated;
             outcome.excused += terms.excused;
+            outcome.repeated += far.repeated;
+            if terms.excused == 0 {
+                outcome.wrong.extend(far.miscounted());
+            }
             if verdict.is_bad() {
                 outcome.wrong.extend(verdict.said);
             }
@@ -438,7 +464,7 @@ fn subscribed(hub: &Hub, mosquitto: &Mosquitto) {
     assert!(heard.is_some(), "no subscription: {}", hub.log());
 }
 
-fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto) -> Hub {
+fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto, bus: Option<&Broker<'_>>) -> Hub {
     let hub = Hub::new("");
     let settings = engine.settings();
     let dir = hub.dir.path().to_owned();
@@ -473,6 +499,9 @@ fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto) -> Hub {
         dir.join("archive"),
         plan.rotate_kib,
     ));
+    if let Some(bus) = bus {
+        text.push_str(&bus.configuration());
+    }
     std::fs::write(hub.config(), text).expect("writing the configuration");
     hub
 }

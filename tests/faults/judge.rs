@@ -13,6 +13,8 @@ use crate::rig::clickhouse::Engine;
 const HONEST_MS: i64 = 1_000;
 /// What was said before a boot may be heard in it.
 const HEARD_LATER_MS: i64 = 20_000;
+/// So many counts at the ends of a device's readings may come without a reading.
+const TORN: f64 = 3.0;
 /// So many findings of one kind are told in full.
 const TOLD: usize = 5;
 
@@ -36,6 +38,8 @@ pub(crate) struct FarEnd {
     /// Sums of the counters' increments by device.
     pub(crate) steps: BTreeMap<String, f64>,
     pub(crate) ordered: bool,
+    /// Events that came again where the promise is once by event_id; only the first of each is judged.
+    pub(crate) repeated: u64,
 }
 
 /// What may be missing and how times are judged.
@@ -93,13 +97,13 @@ impl FarEnd {
                 .map(|(d, n)| (d.to_owned(), n.parse().expect("a sum")))
                 .collect(),
             ordered: false,
+            repeated: 0,
         }
     }
 
     /// Every line of the files, in the order in which they were written.
     pub(crate) fn files(dir: &Path) -> FarEnd {
-        let mut far =
-            FarEnd { name: "archive", readings: Vec::new(), events: 0, steps: BTreeMap::new(), ordered: true };
+        let mut far = FarEnd::empty("archive");
         for file in in_order(dir) {
             let text = std::fs::read_to_string(&file).expect("reading an archive file");
             for line in text.lines() {
@@ -108,6 +112,23 @@ impl FarEnd {
             }
         }
         far
+    }
+
+    /// Nothing yet, of a destination that keeps an order.
+    pub(crate) fn empty(name: &'static str) -> FarEnd {
+        FarEnd { name, readings: Vec::new(), events: 0, steps: BTreeMap::new(), ordered: true, repeated: 0 }
+    }
+
+    /// Where a counter's increments do not add up to what the device counted from its first to its last reading here.
+    pub(crate) fn miscounted(&self) -> Option<String> {
+        let wrong = self.steps.iter().find(|(device, sum)| {
+            let numbers = || self.readings.iter().filter(|reading| reading.device == **device).map(|r| r.number);
+            let spanned = numbers().max().unwrap_or(0) - numbers().min().unwrap_or(0);
+            // A line torn at its head still says its count.
+            (*sum - f64::from(spanned)).abs() > TORN
+        });
+        wrong
+            .map(|(device, sum)| format!("{}: {device}: increments of {sum} in all do not fit its readings", self.name))
     }
 
     /// One event in its JSON form.

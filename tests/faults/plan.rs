@@ -36,6 +36,23 @@ pub(crate) enum End {
     Stop(Duration),
 }
 
+/// What happens to Kafka in a run. All but the lost answers are over when the run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bus {
+    /// So many answers to a batch are lost, with their connections.
+    LosesAnswers(u32),
+    /// So many answers to the end of a transaction.
+    LosesEnds(u32),
+    /// The way neither answers nor hangs up.
+    Holds,
+    /// The way is cut.
+    Cut,
+    /// SIGSTOP, and SIGCONT after the run.
+    Paused,
+    /// SIGKILL of the leader, and a start in mid-run.
+    Killed,
+}
+
 /// One run of the gateway, from start to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Step {
@@ -43,6 +60,7 @@ pub(crate) struct Step {
     pub(crate) warehouse: Option<(&'static str, u32, u32)>,
     /// The broker is restarted before this run's end.
     pub(crate) broker: bool,
+    pub(crate) bus: Option<Bus>,
     pub(crate) end: End,
 }
 
@@ -58,6 +76,8 @@ pub(crate) struct Plan {
     /// Whether messages carry a sequence, by which the profile knows twins. Without one only the packet id tells.
     pub(crate) sequences: bool,
     pub(crate) evicts: bool,
+    /// Kafka by transactions.
+    pub(crate) exactly_once: bool,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -78,8 +98,12 @@ impl Plan {
         };
         let own = POINTS.iter().enumerate().filter(|(nth, _)| *nth as u64 % SHARE == seed % SHARE);
         let mut ends: Vec<End> = own.map(|(_, point)| End::Point(point, passes(point, &mut random))).collect();
+        let commits = |end: &End| matches!(end, End::Point(point, _) if point.starts_with("kafka.commit"));
+        let exactly_once = random.bool() || ends.iter().any(commits);
         ends.extend((0..4).map(|_| {
-            let point = random.choice(POINTS.iter()).copied().unwrap_or_default();
+            let others: Vec<_> =
+                POINTS.iter().filter(|point| exactly_once || !point.starts_with("kafka.commit")).collect();
+            let point = random.choice(others).copied().unwrap_or_default();
             End::Point(point, passes(point, &mut random))
         }));
         ends.extend((0..9).map(|_| End::Random(Duration::from_millis(random.u64(20..2_000)))));
@@ -98,6 +122,7 @@ impl Plan {
                 (kind, random.u32(1..5), random.u32(0..6))
             }),
             broker: random.u8(..) < 24,
+            bus: bus(&end, &mut random),
             end,
         });
         Plan {
@@ -109,6 +134,7 @@ impl Plan {
             rotate_kib: random.u64(8..64),
             sequences: random.bool(),
             evicts: random.bool(),
+            exactly_once,
         }
     }
 }
@@ -120,16 +146,32 @@ pub(crate) fn at_points(seed: u64, points: &[&'static str]) -> Plan {
         [End::Random(Duration::from_millis(700)), End::Point(point, 0)].map(|end| Step {
             warehouse: late,
             broker: false,
+            bus: None,
             end,
         })
     });
     let steps = steps.collect();
-    Plan { theme: Theme::Kills, generation_bytes: 24 << 10, rotate_kib: 8, steps, ..Plan::of(seed) }
+    Plan { theme: Theme::Kills, exactly_once: true, generation_bytes: 24 << 10, rotate_kib: 8, steps, ..Plan::of(seed) }
+}
+
+/// Kafka's trouble in a run that ends so. A gateway that shall come by a point must not be held up.
+fn bus(end: &End, random: &mut Rng) -> Option<Bus> {
+    let most = if matches!(end, End::Point(..)) { 60 } else { 130 };
+    match random.u8(..) {
+        0..30 => Some(Bus::LosesAnswers(random.u32(1..4))),
+        30..60 => Some(Bus::LosesEnds(random.u32(1..3))),
+        nth if nth >= most => None,
+        60..85 => Some(Bus::Holds),
+        85..110 => Some(Bus::Cut),
+        110..124 => Some(Bus::Paused),
+        _ => Some(Bus::Killed),
+    }
 }
 
 /// After how many passes to die: rare points early, so that a run of some seconds comes by.
 fn passes(point: &str, random: &mut Rng) -> u32 {
-    let rare = ["store.birth", "store.rename", "store.death", "store.range", "file.rename", "clickhouse", "forward"];
+    let rare =
+        ["store.birth", "store.rename", "store.death", "store.range", "file.rename", "clickhouse", "kafka", "forward"];
     let most = if rare.iter().any(|start| point.starts_with(start)) { 2 } else { 40 };
     random.u32(0..most)
 }

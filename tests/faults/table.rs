@@ -27,6 +27,7 @@ pub(crate) struct Table {
     mistimed: u64,
     estimated: u64,
     excused: u64,
+    repeated: u64,
     refused: u32,
     slowest_start: Duration,
     memory: Vec<u64>,
@@ -37,10 +38,11 @@ impl Table {
     pub(crate) fn add(&mut self, plan: &Plan, outcome: Outcome, took: Duration) {
         let verdict = if outcome.wrong.is_empty() { "ok" } else { "FAILED" };
         println!(
-            "seed {:>10} {:9} {:3} kills, {:2} points, {:6} arrived, {} lost, {} doubled, {} reordered, {} mistimed, {} \
+            "seed {:>10} {:9}{} {:3} kills, {:2} points, {:6} arrived, {} lost, {} doubled, {} reordered, {} mistimed, {} \
              estimated, {} excused, start {:4} ms, RSS {:5} KiB, {:3} s: {verdict}",
             plan.seed,
             format!("{:?}", plan.theme),
+            if plan.exactly_once { " eos" } else { "    " },
             outcome.kills,
             outcome.points.len(),
             outcome.readings,
@@ -70,6 +72,7 @@ impl Table {
         self.mistimed += outcome.mistimed;
         self.estimated += outcome.estimated;
         self.excused += outcome.excused;
+        self.repeated += outcome.repeated;
         self.slowest_start = self.slowest_start.max(outcome.slowest_start);
         self.refused += outcome.refused;
         self.memory.extend(outcome.memory);
@@ -106,6 +109,7 @@ impl Table {
         println!("| readings looked for and found, all destinations | {} |", self.readings);
         println!("| lost, doubled, reordered | {}, {}, {} |", self.lost, self.doubled, self.reordered);
         println!("| more than 1 s from the truth; marked as estimated | {}; {} |", self.mistimed, self.estimated);
+        println!("| records again in Kafka without transactions, known by event_id | {} |", self.repeated);
         println!("| damaged or evicted, and counted as that | {} |", self.excused);
         println!(
             "| slowest start; starts that a full disk refused | {} ms; {} |",

@@ -80,7 +80,7 @@ async fn what_the_server_refuses_for_a_while_is_tried_again() {
         ("429", Trouble::Overload, second, "has too much to do (429"),
         ("500", Trouble::Peer, None, "answers 500"),
         ("too_many_parts", Trouble::Overload, None, "Too many parts"),
-        ("memory_limit", Trouble::Overload, None, "Memory limit"),
+        ("memory_limit", Trouble::Heavy, None, "Memory limit"),
     ] {
         engine.fault(fault, 2);
         let mut batch = new_batch(&heart_rates(100));
@@ -95,6 +95,24 @@ async fn what_the_server_refuses_for_a_while_is_tried_again() {
         count += 100;
         assert_eq!(engine.counts(), (count, count), "{fault}");
     }
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_the_servers_memory_again_and_again_is_sent_in_halves() {
+    let Some(engine) = Engine::own() else { return };
+    let mut clickhouse = ready(&engine).await;
+    engine.fault("memory_limit", 4);
+    let mut batch = new_batch(&heart_rates(100));
+    for _ in 0..3 {
+        let (returned, refusal) = refused(&mut clickhouse, batch).await;
+        assert_eq!((refusal.trouble, refusal.in_doubt), (Trouble::Heavy, false));
+        batch = returned;
+    }
+    // The third refusal halved it, and the first half was refused once more.
+    let done = delivered(&mut clickhouse, batch).await;
+    assert_eq!((done.tally.delivered, done.tally.resent), (100, 0));
+    assert_eq!(engine.counts(), (100, 100));
+    assert_eq!(engine.sql("SELECT uniqExact(_part) FROM biometric_events").trim(), "2", "in two inserts");
 }
 
 #[tokio::test]

@@ -26,7 +26,10 @@ mod ble_turns;
 mod ble_ward;
 mod bluez_fake;
 mod clickhouse;
+mod clickhouse_check;
 mod configuration;
+#[cfg(feature = "clickhouse")]
+mod failover;
 mod file;
 mod forward;
 mod framing;

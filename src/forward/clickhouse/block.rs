@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::event::NAMESPACE;
+use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::rows::{Batch, Rejected};
 use crate::store::Sequence;
 
@@ -41,6 +42,8 @@ pub(super) struct Piece {
     rows: Vec<u32>,
     /// The outcome of an earlier try is unknown. The token answers for that as long as the piece stays whole.
     pub(super) in_doubt: bool,
+    /// How often it was refused for want of memory.
+    pub(super) heavy: u32,
 }
 
 impl Block {
@@ -73,7 +76,7 @@ impl Block {
 
     /// All rows as one piece; `None` of an empty block.
     pub(super) fn whole(&self) -> Option<Piece> {
-        (!self.rows.is_empty()).then(|| Piece { rows: (0..self.rows.len() as u32).collect(), in_doubt: false })
+        (!self.rows.is_empty()).then(|| Piece::new((0..self.rows.len() as u32).collect()))
     }
 
     /// The piece's rows, compressed.
@@ -111,7 +114,7 @@ impl Block {
                 None => months.push((month, vec![row])),
             }
         }
-        let pieces = |(_, rows)| Piece { rows, in_doubt: false };
+        let pieces = |(_, rows)| Piece::new(rows);
         (months.len() > 1).then(|| months.into_iter().map(pieces).collect())
     }
 
@@ -123,9 +126,14 @@ impl Block {
 }
 
 impl Piece {
-    /// After a try whose outcome may be unknown.
-    pub(super) fn doubted(self, unknown: bool) -> Piece {
-        Piece { in_doubt: self.in_doubt || unknown, ..self }
+    fn new(rows: Vec<u32>) -> Piece {
+        Piece { rows, in_doubt: false, heavy: 0 }
+    }
+
+    /// After a try that failed.
+    pub(super) fn refused(self, refusal: &Refusal) -> Piece {
+        let heavy = self.heavy + u32::from(refusal.trouble == Trouble::Heavy);
+        Piece { in_doubt: self.in_doubt || refusal.in_doubt, heavy, ..self }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -135,7 +143,7 @@ impl Piece {
     /// Two pieces; `None` of a single row.
     pub(super) fn halves(&self) -> Option<[Piece; 2]> {
         let (first, second) = self.rows.split_at(self.rows.len() / 2);
-        let piece = |rows: &[u32]| Piece { rows: rows.to_vec(), in_doubt: false };
+        let piece = |rows: &[u32]| Piece::new(rows.to_vec());
         (!first.is_empty()).then(|| [piece(first), piece(second)])
     }
 }

@@ -117,6 +117,11 @@ impl Http {
         &self.endpoint
     }
 
+    /// Drops the connection; the next request opens another.
+    pub(super) fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Posts a body with these URL parameters. `zstd` says that the body is compressed.
     pub(super) async fn post(&mut self, params: &[(&str, &str)], body: Bytes, zstd: bool) -> Result<Answer, Fault> {
         let first = self.request(params, body.clone(), zstd)?;

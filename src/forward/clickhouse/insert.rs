@@ -17,6 +17,9 @@ use super::{Settings, quoted, schema};
 /// From this many rows on, encoding and compressing leave the async thread.
 const LARGE: u64 = 1_000;
 
+/// After so many refusals for want of memory a piece is halved.
+const HEAVY_TRIES: u32 = 2;
+
 /// What exactness needs, each given with every insert: servers and user profiles differ in their defaults.
 ///
 /// One block per insert (the block sizes), written when the answer comes (no async insert), under our token, also into
@@ -78,8 +81,8 @@ impl ClickHouse {
             while let Some(piece) = pieces.pop() {
                 match self.send(&block, &piece, &mut batch).await {
                     Ok(more) => pieces.extend(more.into_iter().rev()),
-                    Err((refusal, unknown)) => {
-                        pieces.push(piece.doubted(unknown));
+                    Err(refusal) => {
+                        pieces.push(piece.refused(&refusal));
                         self.left = Some((block, pieces));
                         return Delivery::Later(batch, refusal);
                     }
@@ -88,21 +91,27 @@ impl ClickHouse {
         }
     }
 
+    /// Lets go of the batch in hand: another destination gets its range.
+    pub fn abandon(&mut self) {
+        self.left = None;
+        self.http.close();
+    }
+
     /// Sends one piece and enters what became of it; returns the pieces to send instead where it must be divided.
-    async fn send(
-        &mut self,
-        block: &Arc<Block>,
-        piece: &Piece,
-        batch: &mut Batch,
-    ) -> Result<Vec<Piece>, (Refusal, bool)> {
+    async fn send(&mut self, block: &Arc<Block>, piece: &Piece, batch: &mut Batch) -> Result<Vec<Piece>, Refusal> {
         let verdict = self.insert(block, piece, batch).await?;
-        let whole = |reason: String| (Refusal::new(Trouble::Peer, reason), false);
+        let whole = |reason: String| Refusal::new(Trouble::Peer, reason).not_arrived();
         match verdict {
             Verdict::Delivered => {
                 batch.tally.delivered += piece.len();
                 Ok(Vec::new())
             }
-            Verdict::Again { refusal, unknown } => Err((refusal, unknown)),
+            Verdict::Again(refusal) => Err(refusal),
+            // Waiting may help against the memory of others, and only fewer rows against our own.
+            Verdict::Heavy(refusal) => match piece.halves() {
+                Some(halves) if piece.heavy >= HEAVY_TRIES => Ok(self.divided(piece, halves.into(), batch)),
+                Some(_) | None => Err(refusal),
+            },
             Verdict::Partitions => match (block.by_month(piece), piece.halves()) {
                 (Some(months), _) => Ok(self.divided(piece, months, batch)),
                 // Another partition key than ours.
@@ -115,7 +124,7 @@ impl ClickHouse {
             },
             Verdict::Data(reason) => {
                 // Before any row is given up: does the table fit at all? Else every row would be blamed for it.
-                self.verify_table().await.map_err(|refusal| (refusal, false))?;
+                self.verify_table().await?;
                 match piece.halves() {
                     Some(halves) => Ok(self.divided(piece, halves.into(), batch)),
                     None => Ok(reject(block, piece, reason, batch)),
@@ -133,18 +142,13 @@ impl ClickHouse {
         pieces
     }
 
-    async fn insert(
-        &mut self,
-        block: &Arc<Block>,
-        piece: &Piece,
-        batch: &mut Batch,
-    ) -> Result<Verdict, (Refusal, bool)> {
+    async fn insert(&mut self, block: &Arc<Block>, piece: &Piece, batch: &mut Batch) -> Result<Verdict, Refusal> {
         let body = {
             let (block, piece) = (block.clone(), piece.clone());
             off_thread(piece.len(), move || block.body(&piece)).await
         };
         let body =
-            body.map_err(|error| (Refusal::new(Trouble::Internal, format!("cannot compress: {error}")), false))?;
+            body.map_err(|error| Refusal::new(Trouble::Internal, format!("cannot compress: {error}")).not_arrived())?;
         batch.tally.bytes += body.len() as u64;
         let token = block.token(piece);
         let answer = self.post(&[("insert_deduplication_token", &token)], body).await?;
@@ -153,7 +157,7 @@ impl ClickHouse {
         Ok(judge(&answer, &Who { server: &server, user: &user, database, table }))
     }
 
-    async fn post(&mut self, more: &[(&str, &str)], body: Bytes) -> Result<super::http::Answer, (Refusal, bool)> {
+    async fn post(&mut self, more: &[(&str, &str)], body: Bytes) -> Result<super::http::Answer, Refusal> {
         let mut params = vec![("query", self.statement.as_str())];
         params.extend_from_slice(INSERT_SETTINGS);
         params.extend_from_slice(more);
@@ -163,7 +167,7 @@ impl ClickHouse {
     async fn verify_table(&mut self) -> Result<(), Refusal> {
         match schema::verify_with(&mut self.http, &self.settings).await {
             Ok(_) => Ok(()),
-            Err(error) => Err(Refusal::new(error.trouble(), error.to_string())),
+            Err(error) => Err(error.refusal()),
         }
     }
 
@@ -176,21 +180,22 @@ impl ClickHouse {
 }
 
 /// What a missing answer means, and whether the request may have been carried out all the same.
-pub(super) fn unanswered(fault: Fault) -> (Refusal, bool) {
+pub(super) fn unanswered(fault: Fault) -> Refusal {
     match fault {
         Fault::NotSent { access, reason } => {
             let trouble = if access { Trouble::Access } else { Trouble::Unreachable };
-            (Refusal::new(trouble, reason), false)
+            Refusal::new(trouble, reason).not_arrived()
         }
         Fault::Unknown { timed_out, reason } => {
             let trouble = if timed_out { Trouble::Timeout } else { Trouble::Unreachable };
-            (Refusal::new(trouble, reason), true)
+            Refusal::new(trouble, reason)
         }
     }
 }
 
 fn unknown_basis(batch: &Batch) -> Refusal {
-    Refusal::new(Trouble::Internal, format!("basis {} of the batch is not known any more", batch.range.basis))
+    let reason = format!("basis {} of the batch is not known any more", batch.range.basis);
+    Refusal::new(Trouble::Internal, reason).not_arrived()
 }
 
 fn reject(block: &Block, piece: &Piece, reason: String, batch: &mut Batch) -> Vec<Piece> {

@@ -33,7 +33,7 @@ impl ClickHouse {
         while let Some(piece) = pieces.pop() {
             match self.insert_reports(kind, piece).await? {
                 Verdict::Delivered => {}
-                Verdict::Again { refusal, .. } => return Err(refusal),
+                Verdict::Again(refusal) | Verdict::Heavy(refusal) => return Err(refusal),
                 Verdict::Data(reason) if reason.contains(UNKNOWN_FIELD) => {
                     let (database, table) = (&self.settings.database, kind.table());
                     let reason = format!("table {database}.{table} lacks a column; see deploy/clickhouse: {reason}");
@@ -65,7 +65,7 @@ impl ClickHouse {
         let mut params = vec![("query", statement.as_str()), ("insert_deduplication_token", token.as_str())];
         params.extend_from_slice(INSERT_SETTINGS);
         params.extend_from_slice(READ_SETTINGS);
-        let answer = self.http.post(&params, body, false).await.map_err(|fault| unanswered(fault).0)?;
+        let answer = self.http.post(&params, body, false).await.map_err(unanswered)?;
         let (server, user) = (self.http.endpoint().to_string(), self.user());
         let who = Who { server: &server, user: &user, database: &self.settings.database, table: kind.table() };
         Ok(judge(&answer, &who))

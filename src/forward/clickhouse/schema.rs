@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::forward::refusal::Trouble;
+use crate::forward::refusal::{Refusal, Trouble};
 
 use super::http::{Fault, Http};
 use super::verdict::{code_in, shorten};
@@ -67,13 +67,15 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn trouble(&self) -> Trouble {
-        match self {
+    /// As a try that fails for it: looking at the table leaves no row there.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let trouble = match self {
             Error::Unreachable(_) => Trouble::Unreachable,
             Error::Access(_) => Trouble::Access,
             Error::Statement { .. } => Trouble::Peer,
             Error::Missing { .. } | Error::Misfits { .. } => Trouble::Schema,
-        }
+        };
+        Refusal::new(trouble, self.to_string()).not_arrived()
     }
 }
 
@@ -111,6 +113,8 @@ pub struct Fitting {
     pub server_version: String,
     /// The table's engine, as `ReplacingMergeTree`.
     pub engine: String,
+    /// The engine with its keys and settings, as the server writes it.
+    pub engine_full: String,
     /// How many inserts the server remembers by their tokens. `None`: it says nothing, so none on a plain MergeTree.
     pub deduplication_window: Option<u64>,
 }
@@ -187,7 +191,8 @@ pub(super) async fn verify_with(http: &mut Http, settings: &Settings) -> Result<
     let Some(Table { engine, engine_full, version }) = found.pop() else {
         return Err(Error::Missing { server, table });
     };
-    Ok(Fitting { server_version: version, engine, deduplication_window: window(&engine_full) })
+    let deduplication_window = window(&engine_full);
+    Ok(Fitting { server_version: version, engine, engine_full, deduplication_window })
 }
 
 /// `..deduplication_window = 10000` of a table's settings.
@@ -196,14 +201,19 @@ fn window(engine_full: &str) -> Option<u64> {
     after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-fn rows<T: for<'a> Deserialize<'a>>(http: &Http, text: &str) -> Result<Vec<T>, Error> {
+pub(super) fn rows<T: for<'a> Deserialize<'a>>(http: &Http, text: &str) -> Result<Vec<T>, Error> {
     let parse = |line| serde_json::from_str(line);
     text.lines().map(parse).collect::<Result<_, _>>().map_err(|_| {
         Error::Unreachable(format!("{} answers, but is no ClickHouse: {}", http.endpoint(), shorten(text)))
     })
 }
 
-async fn ask(http: &mut Http, settings: &Settings, sql: &str, params: &[(&str, &str)]) -> Result<String, Error> {
+pub(super) async fn ask(
+    http: &mut Http,
+    settings: &Settings,
+    sql: &str,
+    params: &[(&str, &str)],
+) -> Result<String, Error> {
     let answer = http.post(params, Bytes::from(sql.to_owned()), false).await.map_err(|fault| match fault {
         Fault::NotSent { access: true, reason } => Error::Access(reason),
         Fault::NotSent { access: false, reason } | Fault::Unknown { reason, .. } => Error::Unreachable(reason),

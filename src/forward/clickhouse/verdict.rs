@@ -16,11 +16,10 @@ pub(super) enum Verdict {
     TooLarge(String),
     /// Too many months in one insert.
     Partitions,
-    /// Time or a person may mend it. `unknown`: the rows may nevertheless have been stored.
-    Again {
-        refusal: Refusal,
-        unknown: bool,
-    },
+    /// Time or a person may mend it. A refusal in doubt: the rows may nevertheless have been stored.
+    Again(Refusal),
+    /// The server's memory does not suffice for so many rows, or for what else it does.
+    Heavy(Refusal),
 }
 
 /// Exceptions that blame the values themselves. Whatever is not listed is tried again: a row that waits can still be
@@ -46,6 +45,7 @@ const DATA: &[i32] = &[
 ];
 
 const TOO_MANY_PARTS: i32 = 252;
+const MEMORY_LIMIT: i32 = 241;
 /// How the second meaning of 252 begins.
 const TOO_MANY_PARTITIONS: &str = "Too many partitions for single INSERT block";
 /// So much of a server's text is kept.
@@ -74,7 +74,7 @@ pub(super) fn judge(answer: &Answer, who: &Who<'_>) -> Verdict {
         // A gateway in between that gave up, or a failure without a word: the insert may have been carried out.
         (status, None) => {
             let refusal = Refusal::new(Trouble::Peer, format!("{} answers {status}", who.server));
-            Verdict::Again { refusal, unknown: status.is_server_error() }
+            Verdict::Again(if status.is_server_error() { refusal } else { refusal.not_arrived() })
         }
     }
 }
@@ -117,24 +117,24 @@ fn exception(code: i32, text: &str, answer: &Answer, who: &Who<'_>) -> Verdict {
             Trouble::Schema,
             format!("{server} is too old, it does not know a setting that exactness needs: {text}"),
         ),
-        // Parts, memory, simultaneous queries, timeouts of its own: the server says that it is busy.
-        TOO_MANY_PARTS | 202 | 203 | 241 | 473 => overload(answer, format!("{server} has too much to do: {text}")),
+        MEMORY_LIMIT => {
+            let reason = format!("{server} has too little memory: {text}");
+            Verdict::Heavy(Refusal::new(Trouble::Heavy, reason).not_arrived())
+        }
+        // Parts, simultaneous queries, timeouts of its own: the server says that it is busy.
+        TOO_MANY_PARTS | 202 | 203 | 473 => overload(answer, format!("{server} has too much to do: {text}")),
         243 => again(Trouble::Peer, format!("the disk of {server} is full: {text}")),
         242 => again(Trouble::Peer, format!("table {database}.{table} is read-only for now: {text}")),
-        _ => {
-            let refusal = Refusal::new(Trouble::Peer, format!("{server} failed: {}", named(code, text)));
-            Verdict::Again { refusal, unknown: true }
-        }
+        _ => Verdict::Again(Refusal::new(Trouble::Peer, format!("{server} failed: {}", named(code, text)))),
     }
 }
 
 fn again(trouble: Trouble, reason: String) -> Verdict {
-    Verdict::Again { refusal: Refusal::new(trouble, reason), unknown: false }
+    Verdict::Again(Refusal::new(trouble, reason).not_arrived())
 }
 
 fn overload(answer: &Answer, reason: String) -> Verdict {
-    let refusal = Refusal { trouble: Trouble::Overload, reason, asked: answer.retry_after };
-    Verdict::Again { refusal, unknown: false }
+    Verdict::Again(Refusal::new(Trouble::Overload, reason).not_arrived().asked(answer.retry_after))
 }
 
 /// `Code: 60. DB::Exception: ...`, where a proxy ate the header.
@@ -183,8 +183,8 @@ mod tests {
     }
 
     fn trouble(verdict: Verdict) -> (Trouble, Option<Duration>, bool) {
-        let Verdict::Again { refusal, unknown } = verdict else { panic!("{verdict:?}") };
-        (refusal.trouble, refusal.asked, unknown)
+        let (Verdict::Again(refusal) | Verdict::Heavy(refusal)) = verdict else { panic!("{verdict:?}") };
+        (refusal.trouble, refusal.asked, refusal.in_doubt)
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn a_reason_for_the_log_quotes_no_row() {
         let text = "Code: 999. DB::Exception: row (value=180): broke. (SOME_ERROR) (version 26.9.2.1)";
-        let Verdict::Again { refusal, .. } = judge(&answer(500, Some(999), text), &WHO) else { panic!() };
+        let Verdict::Again(refusal) = judge(&answer(500, Some(999), text), &WHO) else { panic!() };
         assert_eq!(refusal.reason, "http://db:8123 failed: code 999 SOME_ERROR");
     }
 
@@ -212,7 +212,7 @@ mod tests {
             (404, Some(81), Trouble::Schema),
             (503, None, Trouble::Overload),
             (429, None, Trouble::Overload),
-            (500, Some(241), Trouble::Overload),
+            (500, Some(241), Trouble::Heavy),
             (502, None, Trouble::Peer),
             (500, Some(999), Trouble::Peer),
             (400, Some(33), Trouble::Peer),

@@ -89,18 +89,20 @@ impl Writer {
         part.sync()
     }
 
-    /// Takes back what a failed write left.
-    fn give_up(&mut self) {
+    /// Takes back what a failed write left; `false` when that failed too.
+    fn give_up(&mut self) -> bool {
         // If even this fails the file is left to a later take-up, which compares it with the batch.
-        if self.part.as_mut().is_some_and(|part| part.roll_back().is_err()) {
+        let stays = self.part.as_mut().is_some_and(|part| part.roll_back().is_err());
+        if stays {
             self.part = None;
             self.taken_up = false;
         }
+        !stays
     }
 
     /// Writes and syncs a batch, whole or (for all that later readers see) not at all.
     pub(super) fn write(&mut self, batch: &mut Batch) -> Result<(), Refusal> {
-        self.prepare().map_err(|error| self.refusal("open a file", &error))?;
+        self.prepare().map_err(|error| self.refusal("open a file", &error).not_arrived())?;
         self.lines.clear();
         let written = if batch.resumed { self.write_missing(batch) } else { self.write_all(batch) };
         match written {
@@ -110,11 +112,12 @@ impl Writer {
             }
             Ok(None) => {
                 let reason = format!("basis {} of the batch is not known any more", batch.range.basis);
-                Err(Refusal::new(Trouble::Internal, reason))
+                Err(Refusal::new(Trouble::Internal, reason).not_arrived())
             }
             Err(error) => {
-                self.give_up();
-                Err(self.refusal("write", &error))
+                let taken_back = self.give_up();
+                let refusal = self.refusal("write", &error);
+                Err(if taken_back { refusal.not_arrived() } else { refusal })
             }
         }
     }

@@ -297,7 +297,9 @@ impl Session {
             return Err(Failure::Again(Refusal::new(Trouble::Internal, "no transaction".to_owned())));
         };
         let transaction = Transaction::begin(open, &self.stop)?;
+        crash_point!("kafka.send.before");
         let sent = fill(open, &self.settings.topic, &transaction, batch, &self.refused.1)?;
+        crash_point!("kafka.send.after");
         let reject = |(nth, reason): (usize, String)| Rejected { sequence: batch.range.first + nth as u64, reason };
         let cursor = Cursor {
             next: batch.range.last + 1,

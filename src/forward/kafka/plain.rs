@@ -96,10 +96,14 @@ impl Plain {
         let again = Instant::now() + SHORT_PATIENCE;
         loop {
             if let Err(refusal) = self.connect().await {
-                return self.later(batch, refusal);
+                // Before the topic was found nothing is queued, and of a batch that was never queued nothing arrived.
+                let untouched = batch.rendered == 0 && self.hand.outbox.is_empty();
+                return self.later(batch, if untouched { refusal.not_arrived() } else { refusal });
             }
             let stop;
+            crash_point!("kafka.send.before");
             (batch, stop) = self.queue(batch).await;
+            crash_point!("kafka.send.after");
             let enough = match stop {
                 Stop::All | Stop::Alone | Stop::Refused(_) => 0,
                 Stop::Full => client::MOST_RECORDS as usize / 2,
@@ -125,6 +129,17 @@ impl Plain {
                 (None, _) => {}
             }
         }
+    }
+
+    /// Drops the batch in hand with the producer that has its records. `true`: some were queued, so they may have arrived.
+    pub(super) async fn abandon(&mut self) -> bool {
+        let hand = std::mem::take(&mut self.hand);
+        // Whether a queued record ever left is known to librdkafka only.
+        let queued = hand.of.is_none_or(|(_, _, rendered)| rendered > 0);
+        if queued {
+            self.close().await;
+        }
+        queued
     }
 
     /// `Err` where the records have to be rendered anew.

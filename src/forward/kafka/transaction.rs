@@ -216,7 +216,10 @@ pub(super) fn commit(transaction: Transaction<'_>) -> Result<(u64, u64), Failure
         #[expect(clippy::disallowed_methods, reason = "on a blocking thread, and for a moment")]
         std::thread::sleep(LOOK_AGAIN);
     }
-    match again(COMMIT_PATIENCE, transaction.stop, |left| producer.commit_transaction(left)) {
+    crash_point!("kafka.commit.before");
+    let committed = again(COMMIT_PATIENCE, transaction.stop, |left| producer.commit_transaction(left));
+    crash_point!("kafka.commit.after");
+    match committed {
         Ok(()) => Ok((outcome.delivered, outcome.bytes)),
         Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
             Err(transaction.failed(KafkaError::Transaction(error)))

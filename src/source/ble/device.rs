@@ -304,9 +304,10 @@ impl Device {
             return;
         }
         let Some(mut talk) = self.talk.take() else { return };
+        let flows = self.flows.clone();
         self.work = Some(Box::pin(async move {
             let mut heard = Vec::new();
-            let failed = talk.say(now, order, &mut heard).await.err();
+            let failed = talk.say(now, order, &flows, &mut heard).await.err();
             Outcome::Talked { talk, heard, failed }
         }));
     }
@@ -331,8 +332,7 @@ impl Device {
 
     /// What was read: few values, and a place for each.
     fn deliver(&mut self, heard: Vec<Heard>) {
-        for Heard { channel, bytes } in heard {
-            let at = (self.context.uptime)();
+        for Heard { channel, bytes, at } in heard {
             self.flow.health.heard(at);
             let reading = self.flow.reading(Channel::Gatt(channel), bytes, at);
             let delivery = Delivery::of(reading).with_clock_checked(self.clock_checked);

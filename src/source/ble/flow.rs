@@ -79,6 +79,11 @@ impl Flows {
         Flows { routes: Mutex::default(), uptime, overflowed: AtomicBool::new(false) }
     }
 
+    /// The uptime.
+    pub(super) fn now(&self) -> Heard {
+        (self.uptime)()
+    }
+
     /// From here on the values at this path go there.
     pub(super) fn open(&self, path: &str, route: Route) {
         lock(&self.routes).insert(path.to_owned(), route);

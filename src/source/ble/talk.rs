@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::interpret::link::Repeated;
 use crate::interpret::profile::Get;
+use crate::reading;
 use crate::source::ble::bluez::{Bus, CallError};
 use crate::source::ble::flow::{Flows, Route};
 use crate::source::ble::gatt::{Characteristic, Gatt};
@@ -51,6 +52,8 @@ pub(super) struct Radio {
 pub(super) struct Heard {
     pub(super) channel: Arc<str>,
     pub(super) bytes: Bytes,
+    /// When it was so: it may be what the device's clock showed then.
+    pub(super) at: reading::Heard,
 }
 
 /// A link on which everything is subscribed.
@@ -123,8 +126,14 @@ pub(super) async fn subscribe(
             "has none of {wanted}, which its profile decodes; is it the right profile?"
         )));
     }
-    let heard = context(&gatt, &claimed).await;
+    let mut heard = context(&gatt, &claimed, flows).await;
     let clock_checked = clock(&gatt, plan, wall).await;
+    if clock_checked {
+        // What it shows from now on. What it showed before counts for the records from before.
+        let is_clock = |(wanted, _): &&(&Wanted, Characteristic)| Some(&wanted.name) == plan.link.set_clock.as_ref();
+        let clocks: Vec<_> = claimed.iter().filter(is_clock).cloned().collect();
+        heard.extend(context(&gatt, &clocks, flows).await);
+    }
     let control = plan.link.records.as_ref().map(|records| (&records.control, gatt.of(&records.control).next()));
     match control {
         Some((name, Some(control))) => {
@@ -207,12 +216,26 @@ fn claim<'a>(gatt: &Gatt, plan: &'a Plan) -> (Vec<(&'a Wanted, Characteristic)>,
     (claimed, lacking)
 }
 
+/// Reads a value, and says when it was so: in the middle between question and answer.
+async fn read(
+    gatt: &Gatt,
+    characteristic: &Characteristic,
+    channel: &Arc<str>,
+    flows: &Flows,
+) -> Result<Heard, CallError> {
+    let asked = flows.now();
+    let bytes = gatt.read(characteristic).await?.into();
+    let answered = flows.now();
+    let ms = asked.ms.saturating_add(answered.ms.saturating_sub(asked.ms) / 2);
+    Ok(Heard { channel: channel.clone(), bytes, at: reading::Heard { ms, ..answered } })
+}
+
 /// Reads what is read once. Nothing here fails the link.
-async fn context(gatt: &Gatt, claimed: &[(&Wanted, Characteristic)]) -> Vec<Heard> {
+async fn context(gatt: &Gatt, claimed: &[(&Wanted, Characteristic)], flows: &Flows) -> Vec<Heard> {
     let mut heard = Vec::new();
     for (wanted, characteristic) in claimed.iter().filter(|(wanted, _)| wanted.get == Get::ReadOnce) {
-        match timeout(CONTEXT, gatt.read(characteristic)).await {
-            Ok(Ok(bytes)) => heard.push(Heard { channel: wanted.name.clone(), bytes: bytes.into() }),
+        match timeout(CONTEXT, read(gatt, characteristic, &wanted.name, flows)).await {
+            Ok(Ok(value)) => heard.push(value),
             Ok(Err(why)) => tracing::debug!(channel = &*wanted.name, "cannot be read: {why}"),
             Err(_elapsed) => break,
         }
@@ -272,6 +295,7 @@ impl Talk {
         &mut self,
         now: Instant,
         order: Option<(Arc<str>, Vec<u8>)>,
+        flows: &Flows,
         heard: &mut Vec<Heard>,
     ) -> Result<(), Failure> {
         if let Some((control, bytes)) = order
@@ -281,8 +305,8 @@ impl Talk {
         }
         for poll in self.polls.iter_mut().filter(|poll| poll.next <= now) {
             poll.next = now + poll.every;
-            let bytes = self.gatt.read(&poll.characteristic).await.map_err(refused)?;
-            heard.push(Heard { channel: poll.channel.clone(), bytes: bytes.into() });
+            let value = read(&self.gatt, &poll.characteristic, &poll.channel, flows).await;
+            heard.push(value.map_err(refused)?);
         }
         if let Some((repeated, to, next)) = self.keepalive.as_mut().filter(|(_, _, next)| *next <= now) {
             *next = now + repeated.every;

@@ -65,7 +65,7 @@ impl Lane {
         let inputs = Inputs { gate: gate_seen, timeline: timeline_seen, stop: stop_seen };
         let settings = Settings { name: NAME.to_owned(), kind };
         let forwarder = Forwarder::new(&settings, store.clone(), inputs, 1).unwrap();
-        let health = forwarder.health();
+        let health = forwarder.healths().remove(0);
         Lane { store, health, gate, timeline, stop, running: tokio::spawn(forwarder.run()) }
     }
 

@@ -16,6 +16,8 @@ pub(crate) mod source;
 pub(crate) mod tls;
 #[cfg(feature = "ble")]
 pub(crate) mod ward;
+#[cfg(feature = "clickhouse")]
+pub(crate) mod ways;
 
 use std::time::{Duration, Instant};
 
