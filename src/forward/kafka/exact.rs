@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tracing::{debug, error, info};
 
@@ -46,7 +47,7 @@ pub(super) struct Exact {
     /// Here or on the blocking thread, never on both.
     session: Option<Box<Session>>,
     /// A try that its caller gave up on; it still owns the session.
-    working: Option<JoinHandle<(Box<Session>, Delivery)>>,
+    working: Option<oneshot::Receiver<(Box<Session>, Delivery)>>,
     settings: Arc<Settings>,
     health: Health,
     name: Arc<str>,
@@ -73,10 +74,17 @@ impl Exact {
             let (settings, health) = (self.settings.clone(), self.health.clone());
             Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone(), self.news.clone()))
         });
-        self.working = Some(tokio::task::spawn_blocking(move || {
+        let (done, working) = oneshot::channel();
+        // Not a thread of the runtime, whose end would wait for it: librdkafka's call that adds the cursor to a
+        // transaction lasts as long as the brokers are away, whatever timeout it is given.
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            let _entered = runtime.enter();
             let delivery = session.deliver(batch);
-            (session, delivery)
-        }));
+            // Nobody waits once the program ends.
+            done.send((session, delivery)).ok();
+        });
+        self.working = Some(working);
         self.reclaim().await.unwrap_or_else(|| {
             let reason = "the transaction ended unexpectedly; see the log".to_owned();
             Delivery::Again(Refusal::new(Trouble::Internal, reason))
@@ -98,8 +106,8 @@ impl Exact {
                 self.session = Some(session);
                 Some(delivery)
             }
-            Err(panic) => {
-                error!("a Kafka transaction ended: {panic}");
+            Err(_gone) => {
+                error!("the thread of a Kafka transaction panicked");
                 None
             }
         }
