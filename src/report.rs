@@ -37,6 +37,16 @@ impl Kind {
         }
     }
 
+    /// The columns that are times, wherever in the row: integers in milliseconds.
+    pub fn times(self) -> &'static [&'static str] {
+        match self {
+            Kind::Status => &["at", "oldest_waiting", "certificate_end", "last_seen"],
+            Kind::Gap => &["from_time", "to_time"],
+            Kind::Reconciliation | Kind::Coverage => &["hour"],
+            Kind::Assignment => &["valid_from", "valid_until"],
+        }
+    }
+
     /// The ClickHouse table.
     pub fn table(self) -> &'static str {
         match self {

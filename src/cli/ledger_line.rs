@@ -31,9 +31,10 @@ pub(super) fn of(ledger: &Ledger) -> String {
             ("evicted", tally.evicted),
             ("damaged", tally.damaged),
             ("waiting", tally.waiting),
+            ("in_doubt_resent", tally.in_doubt_resent),
         ] {
             // These are nothing for most, and then not worth a word.
-            if ["before", "passed_over"].contains(&key) && count == 0 {
+            if ["before", "passed_over", "in_doubt_resent"].contains(&key) && count == 0 {
                 continue;
             }
             // Writing to a String cannot fail.

@@ -10,7 +10,7 @@ pub(super) fn of(status: &Value) -> String {
     lines.push(String::new());
     lines.extend(aligned("DESTINATION STATE WAITING OLDEST DELIVERED REASON", destinations(status)));
     lines.push(String::new());
-    lines.extend(aligned("SOURCE KIND HEARD FRAMES STATE", devices(status)));
+    lines.extend(aligned("SOURCE KIND HEARD FRAMES MEASURED STATE", devices(status)));
     lines.push(String::new());
     lines.push(ledger(&status["ledger"]["intake"]));
     lines.join("\n") + "\n"
@@ -51,12 +51,29 @@ fn head(status: &Value) -> Vec<String> {
         },
     ));
     lines.push(format!("quarantine  {} readings, {}", count(&store["aside_entries"]), size(&store["aside_bytes"])));
+    lines.extend(reports(status));
     if let Some(address) = status["local"]["address"].as_str() {
         lines.push(format!("answers     http://{address}"));
     } else if let Some(trouble) = status["local"]["trouble"].as_str() {
         lines.push(format!("answers     NOT: {trouble}"));
     }
     lines
+}
+
+/// What waits beside the events, and why, where something does.
+fn reports(status: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let healths = list(&status["destinations"]);
+    let line = |stored: &Value| {
+        let waiting: u64 = stored["reports_waiting"].as_object()?.values().map(count).sum();
+        let health = healths.iter().find(|health| health["name"] == stored["name"]);
+        let reason = health.and_then(|health| Some(format!(": {}", health["reports_reason"].as_str()?)));
+        let line = format!("reports     {waiting} wait for {}{}", text(&stored["name"]), reason.unwrap_or_default());
+        (waiting > 0).then_some(line)
+    };
+    let gaps = Some(count(&status["store"]["gaps"])).filter(|gaps| *gaps > 0);
+    let gaps = gaps.map(|gaps| format!("gaps        {gaps} not reported yet"));
+    list(&status["store"]["destinations"]).iter().filter_map(line).chain(gaps).collect()
 }
 
 fn destinations(status: &Value) -> Vec<Vec<String>> {
@@ -73,7 +90,19 @@ fn destinations(status: &Value) -> Vec<Vec<String>> {
             destination["reason"].as_str().unwrap_or_default().to_owned(),
         ]
     };
-    status["destinations"].as_array().unwrap_or(&empty).iter().map(row).collect()
+    let member = |member: &Value| {
+        let blank = String::new;
+        let words = |key: &str| member[key].as_str().map(str::to_owned);
+        let why: Vec<String> = words("failover").into_iter().chain(words("reason")).collect();
+        let state = if member["active"] == true { "active" } else { "standby" };
+        vec![format!("  {}", text(&member["name"])), state.to_owned(), blank(), blank(), blank(), why.join("; now: ")]
+    };
+    let mut rows = Vec::new();
+    for destination in status["destinations"].as_array().unwrap_or(&empty) {
+        rows.push(row(destination));
+        rows.extend(destination["order"].as_array().unwrap_or(&empty).iter().map(member));
+    }
+    rows
 }
 
 fn devices(status: &Value) -> Vec<Vec<String>> {
@@ -84,10 +113,18 @@ fn devices(status: &Value) -> Vec<Vec<String>> {
             text(&device["kind"]),
             age(&device["heard_ago_s"]),
             count(&device["frames"]).to_string(),
+            measured(&device["last_day_s"]),
             format!("{loud}{}{}", text(&device["state"]), counts(device)),
         ]
     };
     status["devices"].as_array().map(|devices| devices.iter().map(row).collect()).unwrap_or_default()
+}
+
+/// The share of the last 24 hours, or of the part of them that is accounted for, that gave values.
+fn measured(seconds: &Value) -> String {
+    let Some(seconds) = seconds.as_object() else { return "-".to_owned() };
+    let all: u64 = seconds.values().filter_map(Value::as_u64).sum();
+    format!("{} %", seconds.get("measured").map_or(0, count) * 100 / all.max(1))
 }
 
 /// What is not zero, but for the frames, which have a column of their own.
@@ -158,7 +195,9 @@ mod tests {
             "ready": { "ready": false, "offline": false, "reasons": ["destination warehouse: refused"] },
             "clock": { "state": "waiting for the clock, at most 10 min", "synchronised": false },
             "store": { "unhealthy": null, "disk_bytes": 1_048_576, "free_bytes": 2_097_152, "aside_entries": 3,
-                "aside_bytes": 1_024, "evicted": 0, "sealed": true },
+                "aside_bytes": 1_024, "evicted": 0, "sealed": true, "gaps": 2, "destinations": [
+                    { "name": "archive", "reports_waiting": {} },
+                    { "name": "warehouse", "reports_waiting": { "status": 3, "gap": 1 } } ] },
             "local": { "address": "127.0.0.1:8787", "trouble": null },
             "ledger": {
                 "intake": { "accepted": 9, "decoded": 8, "refused": 1, "stored": 8 },
@@ -166,13 +205,14 @@ mod tests {
             },
             "destinations": [
                 { "name": "archive", "state": "idle", "waiting": 1, "oldest_waiting_s": 2, "reason": null },
-                { "name": "warehouse", "state": "retrying", "waiting": 8, "oldest_waiting_s": 93_784, "reason": "refused" },
+                { "name": "warehouse", "state": "retrying", "waiting": 8, "oldest_waiting_s": 93_784, "reason": "refused",
+                    "reports_reason": "no such table" },
             ],
             "devices": [
                 { "name": "adapter hci0", "kind": "radio", "state": "listening", "trouble": false, "heard_ago_s": null,
                     "frames": 0, "named": { "scan_restarts": 1 } },
                 { "name": "strap-anna", "kind": "bluetooth", "state": "not heard", "trouble": true, "heard_ago_s": 65,
-                    "frames": 9, "failures": 2 },
+                    "frames": 9, "failures": 2, "last_day_s": { "measured": 1_800, "not_worn": 600 } },
             ],
         });
         let expected = "\
@@ -181,15 +221,17 @@ NOT READY   destination warehouse: refused
 clock       waiting for the clock, at most 10 min (not synchronised)
 store       well; 1.0 MiB on disk, 2.0 MiB free, sealed
 quarantine  3 readings, 1.0 KiB
+reports     4 wait for warehouse: no such table
+gaps        2 not reported yet
 answers     http://127.0.0.1:8787
 
 DESTINATION  STATE     WAITING  OLDEST  DELIVERED  REASON
 archive      idle      1        2s      7
 warehouse    retrying  8        1day 2h  0          refused
 
-SOURCE        KIND       HEARD  FRAMES  STATE
-adapter hci0  radio      -      0       listening (scan restarts 1)
-strap-anna    bluetooth  1m 5s  9       ! not heard (failures 2)
+SOURCE        KIND       HEARD  FRAMES  MEASURED  STATE
+adapter hci0  radio      -      0       -         listening (scan restarts 1)
+strap-anna    bluetooth  1m 5s  9       75 %      ! not heard (failures 2)
 
 ledger accepted=9 decoded=8 without_event=0 refused=1 duplicate=0 stored=8 implausible=0
 ";

@@ -274,6 +274,16 @@ pub(super) fn failover(
             return Err(format!("failover.order: found \"{name}\" twice; write each destination once"));
         }
     }
+    #[cfg(feature = "kafka")]
+    for to in destinations.iter().filter(|to| order.contains(&to.name)) {
+        if matches!(&to.kind, forward::Kind::Kafka(kafka) if kafka.exactly_once) {
+            let name = &to.name;
+            return Err(format!(
+                "failover.order: found \"{name}\", whose exactly_once keeps a cursor of its own in Kafka; write \
+                 exactly_once = false for it, or take it out of the order"
+            ));
+        }
+    }
     if names.contains(&failover::CURSOR) {
         let taken = failover::CURSOR;
         return Err(format!(

@@ -207,11 +207,11 @@ impl Health {
         let mut inner = self.lock();
         inner.snapshot.reports += sent;
         inner.snapshot.reports_dropped += dropped;
-        inner.snapshot.reports_reason = None;
     }
 
-    pub(crate) fn not_reported(&self, reason: &str) {
-        self.lock().snapshot.reports_reason = Some(reason.to_owned());
+    /// Why reports wait, if any do for a reason.
+    pub(crate) fn reports_wait(&self, reason: Option<&str>) {
+        self.lock().snapshot.reports_reason = reason.map(str::to_owned);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -143,7 +143,8 @@ impl Kafka {
 
     /// Lets go of the batch in hand and drops what of it is in the producer. `true`: records of it may have arrived.
     pub async fn abandon(&mut self) -> bool {
-        self.plain.abandon().await
+        // One with a cursor of its own stands in no order (the configuration refuses it); what it has in hand is unknown.
+        self.plain.abandon().await || self.exact.is_some()
     }
 
     /// Sends reports to the topic of their kind. They go at least once.

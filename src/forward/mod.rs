@@ -16,6 +16,7 @@ pub mod json;
 pub mod kafka;
 mod pace;
 mod probe;
+pub mod reconciliation;
 pub mod refusal;
 mod reporting;
 pub mod retry;

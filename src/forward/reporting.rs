@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
-use crate::forward::Destination;
 use crate::forward::health::Health;
 use crate::forward::refusal::{Refusal, Trouble};
-use crate::report::Kind;
+use crate::forward::{Destination, reconciliation};
+use crate::report::{Kind, Report};
+use crate::resolve::Timeline;
 use crate::store::{self, Store};
 
 /// Bytes of rows that are sent at once.
@@ -29,6 +30,12 @@ const FIRST_WAIT: Duration = Duration::from_secs(15);
 /// The longest wait, and the only one where a table is missing: that takes a person.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
+/// How often the hours are looked through for what changed.
+const RECONCILE: Duration = Duration::from_secs(60);
+
+/// An hour is said once nothing of it was delivered for so long; the one that runs is not worth a row each minute.
+const QUIET: Duration = Duration::from_secs(120);
+
 /// Where a kind stands.
 #[derive(Debug, Clone, Copy)]
 struct Pace {
@@ -44,6 +51,7 @@ pub(super) struct Reporting {
     store: Store,
     health: Health,
     news: watch::Receiver<u64>,
+    timeline: watch::Receiver<Arc<Timeline>>,
     paces: [Pace; Kind::ALL.len()],
     round: Instant,
     /// The trouble that was said last.
@@ -52,11 +60,17 @@ pub(super) struct Reporting {
 }
 
 impl Reporting {
-    pub(super) fn new(name: Arc<str>, store: Store, health: Health, seed: u64) -> Reporting {
+    pub(super) fn new(
+        name: Arc<str>,
+        store: Store,
+        health: Health,
+        timeline: watch::Receiver<Arc<Timeline>>,
+        seed: u64,
+    ) -> Reporting {
         let now = Instant::now();
         let pace = Pace { maybe: true, not_before: now, failures: 0 };
         let (news, rng) = (store.report_news(), fastrand::Rng::with_seed(seed));
-        Reporting { name, store, health, news, paces: [pace; Kind::ALL.len()], round: now, said: None, rng }
+        Reporting { name, store, health, news, timeline, paces: [pace; Kind::ALL.len()], round: now, said: None, rng }
     }
 
     /// From now on another destination gets them, which may take what the one before did not.
@@ -73,21 +87,18 @@ impl Reporting {
                 self.news.mark_unchanged();
                 self.paces.iter_mut().for_each(|pace| pace.maybe = true);
             }
-            let waiting = self.paces.iter().filter(|pace| pace.maybe);
-            let next = waiting.map(|pace| pace.not_before).min();
-            let Some(next) = next.map(|at| at.max(self.round)) else {
-                match self.news.changed().await {
-                    // Marked as seen by the call.
-                    Ok(()) => self.paces.iter_mut().for_each(|pace| pace.maybe = true),
-                    // The store is gone, and the loop ends with it.
-                    Err(_) => std::future::pending().await,
-                }
-                continue;
-            };
+            let waiting = self.paces.iter().filter(|pace| pace.maybe).map(|pace| pace.not_before);
+            let next = waiting.min().unwrap_or_else(|| Instant::now() + RECONCILE).max(self.round);
             if next <= Instant::now() {
                 return;
             }
-            sleep_until(next).await;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                changed = self.news.changed() => match changed {
+                    Ok(()) => self.paces.iter_mut().for_each(|pace| pace.maybe = true),
+                    Err(_) => sleep_until(next).await,
+                },
+            }
         }
     }
 
@@ -111,27 +122,55 @@ impl Reporting {
         kind: Kind,
         destination: &mut Destination,
     ) -> Result<Result<(), Refusal>, store::Error> {
+        if kind == Kind::Reconciliation {
+            return self.send_sums(destination).await;
+        }
         let (through, reports) = self.store.reports(&self.name, kind, PORTION_BYTES).await?;
-        let pace = &mut self.paces[kind as usize];
         if reports.is_empty() {
-            pace.maybe = false;
+            self.paces[kind as usize].maybe = false;
             return Ok(Ok(()));
         }
-        let sent = match timeout(DEADLINE, destination.report(kind, &reports)).await {
+        if let Err(refusal) = self.send_rows(kind, &reports, destination).await {
+            return Ok(Err(refusal));
+        }
+        self.store.reports_done(&self.name, kind, through).await?;
+        Ok(Ok(()))
+    }
+
+    /// What this destination has, per device and hour: kept by the store as numbers, rendered only here.
+    async fn send_sums(&mut self, destination: &mut Destination) -> Result<Result<(), Refusal>, store::Error> {
+        let sums = self.store.sums_due(&self.name, QUIET).await?;
+        let gateway = self.timeline.borrow().bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone());
+        let Some(gateway) = gateway.filter(|_| !sums.is_empty()) else {
+            self.paces[Kind::Reconciliation as usize].not_before = Instant::now() + RECONCILE;
+            return Ok(Ok(()));
+        };
+        let rows = reconciliation::rows(&gateway, &sums);
+        if let Err(refusal) = self.send_rows(Kind::Reconciliation, &rows, destination).await {
+            return Ok(Err(refusal));
+        }
+        self.store.sums_said(&self.name, sums).await?;
+        Ok(Ok(()))
+    }
+
+    async fn send_rows(
+        &mut self,
+        kind: Kind,
+        reports: &[Report],
+        destination: &mut Destination,
+    ) -> Result<(), Refusal> {
+        let sent = match timeout(DEADLINE, destination.report(kind, reports)).await {
             Ok(sent) => sent,
             Err(_) => Err(Refusal::new(Trouble::Timeout, format!("no answer within {} s", DEADLINE.as_secs()))),
         };
-        let dropped = match sent {
-            Ok(dropped) => dropped,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        self.store.reports_done(&self.name, kind, through).await?;
-        pace.failures = 0;
+        let dropped = sent?;
+        self.paces[kind as usize].failures = 0;
         self.health.reported(reports.len() as u64 - dropped, dropped);
         if self.paces.iter().all(|pace| pace.failures == 0) && self.said.take().is_some() {
+            self.health.reports_wait(None);
             info!(destination = &*self.name, "reports go out again");
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Sets when to try again: for this kind where its table is to blame, else for all.
@@ -147,7 +186,7 @@ impl Reporting {
         if !is_table {
             self.paces.iter_mut().for_each(|pace| pace.not_before = pace.not_before.max(until));
         }
-        self.health.not_reported(&refusal.reason);
+        self.health.reports_wait(Some(&refusal.reason));
         if self.said != Some(refusal.trouble) {
             self.said = Some(refusal.trouble);
             let what = kind.topic();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::vec;
 
 use crate::event::Event;
+use crate::forward::reconciliation::Sums;
 use crate::observation::Observation;
 use crate::reading::{Channel, RunId};
 use crate::resolve::{Resolved, Resolver, Timeline};
@@ -47,6 +48,8 @@ pub struct Tally {
     pub parked: Vec<AsideEntry>,
     /// Rows that the destination refuses for what they are.
     pub rejected: Vec<Rejected>,
+    /// The rows that were rendered, per device and hour.
+    pub sums: Sums,
 }
 
 /// A row that the destination will never take.
@@ -116,6 +119,7 @@ impl Batch {
             self.rendered += 1;
             match resolver.resolve(run, observation) {
                 Resolved::Event(event) => {
+                    self.tally.sums.add(&event);
                     if row(sequence, &event).is_break() {
                         break;
                     }
@@ -137,7 +141,10 @@ impl Batch {
 
     /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
     pub fn settle(self, chunks: &[Chunk]) -> Settled {
-        let Tally { delivered, resent, damaged, passed_over, bytes: _, parked, rejected } = self.tally;
+        let Batch { range, timeline, destination, tally, .. } = self;
+        let Tally { delivered, resent, damaged, passed_over, bytes: _, parked, rejected, mut sums } = tally;
+        let basis = timeline.bases.get(&range.basis);
+        let resolver = basis.map(|basis| Resolver::new(&timeline.anchors, range.anchors, basis));
         let mut settled = Settled {
             delivered,
             rejected: rejected.len() as u64,
@@ -147,6 +154,7 @@ impl Batch {
             resent,
             in_doubt_resent: 0,
             aside: parked,
+            sums: Vec::new(),
         };
         for Rejected { sequence, reason } in rejected {
             let found = chunks.iter().find_map(|chunk| {
@@ -155,9 +163,15 @@ impl Batch {
             });
             // Damaged since it was sent: counted as rejected, but there is nothing left to show.
             if let Some((run, observation)) = found {
-                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &self.destination));
+                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &destination));
+                if let Some(Resolved::Event(event)) =
+                    resolver.as_ref().map(|resolver| resolver.resolve(run, observation.clone()))
+                {
+                    sums.take_back(&event);
+                }
             }
         }
+        settled.sums = sums.into_sums();
         settled
     }
 }

@@ -141,7 +141,8 @@ impl Forwarder {
         seed: u64,
     ) -> Forwarder {
         let active = failover.as_ref().map_or(0, Failover::active);
-        let reporting = Reporting::new(name.clone(), store.clone(), outs[active].health.clone(), seed);
+        let health = outs[active].health.clone();
+        let reporting = Reporting::new(name.clone(), store.clone(), health, inputs.timeline.clone(), seed);
         let started = Instant::now();
         let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, reporting, started };
         forwarder.introduce();

@@ -1,5 +1,6 @@
 //! What the gateway knows of itself, gathered for whoever asks.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 #[cfg(feature = "ble")]
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::persons::Order;
 use crate::clock::system;
-use crate::coverage::LastDay;
+use crate::coverage::{LastDay, Second};
+use crate::forward::failover::CURSOR;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
 use crate::local::condition::{Condition, Destination, Seen};
@@ -69,9 +71,15 @@ impl Board {
         let (ledger, stat) = (self.store.ledger(), self.store.stat());
         let age_s = |heard: Heard| age_ms(&timeline, self.boot, heard) / 1_000;
         let healths: Vec<_> = self.destinations.iter().map(forward::health::Health::snapshot).collect();
+        let order: Vec<_> = healths.iter().filter(|health| health.active.is_some()).cloned().collect();
+        let of = |name: &str| match name == CURSOR && !order.is_empty() {
+            true => order.iter().find(|health| health.active == Some(true)).cloned(),
+            false => healths.iter().find(|health| health.name == name).cloned(),
+        };
         let destination = |(name, tally): &(String, store::DestinationTally)| Destination {
             name: name.clone(),
-            health: healths.iter().find(|health| health.name == *name).cloned(),
+            health: of(name),
+            order: if name == CURSOR { order.clone() } else { Vec::new() },
             tally: *tally,
             oldest_waiting_s: stat
                 .destinations
@@ -80,7 +88,12 @@ impl Board {
                 .and_then(|of| of.oldest_waiting)
                 .map(age_s),
         };
-        let seen = |source: source::health::Snapshot| Seen { heard_ago_s: source.last_heard.map(age_s), source };
+        let last_day = self.last_day.borrow().clone();
+        let seen = |source: source::health::Snapshot| Seen {
+            heard_ago_s: source.last_heard.map(age_s),
+            last_day_s: last_day.get(&source.name).map(by_name),
+            source,
+        };
         Condition {
             gateway: timeline.bases.last_key_value().map(|(_, basis)| basis.gateway_id.clone()),
             uptime_s: system::uptime_ms().saturating_sub(self.started_ms) / 1_000,
@@ -120,6 +133,12 @@ impl Board {
         let timeline = self.timeline.borrow().clone();
         export(&self.store, &timeline, limit).await
     }
+}
+
+/// The seconds that there were, by what they were.
+fn by_name(seconds: &[u64; 8]) -> BTreeMap<&'static str, u64> {
+    let all = Second::ALL.into_iter().map(Second::name).zip(*seconds);
+    all.filter(|(_, seconds)| *seconds > 0).collect()
 }
 
 /// How long ago something was heard: by the uptime where it was in this boot, else by what is known of that boot.

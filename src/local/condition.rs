@@ -1,6 +1,7 @@
 //! How the gateway is at one moment: what status, readiness and metrics are made of. No measured value and no person is
 //! in it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -45,6 +46,9 @@ pub struct Seen {
     pub source: Source,
     /// Seconds since it was last heard.
     pub heard_ago_s: Option<u64>,
+    /// Seconds of the last 24 hours by what they were, but for those of none; `None` where nobody accounts for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_day_s: Option<BTreeMap<&'static str, u64>>,
 }
 
 /// A destination.
@@ -52,8 +56,10 @@ pub struct Seen {
 pub struct Destination {
     /// Its name.
     pub name: String,
-    /// What its loop does; `None` while the gateway is offline.
+    /// What its loop does, of a failover the active one of its order; `None` while the gateway is offline.
     pub health: Option<Delivering>,
+    /// Of a failover: those that share its cursor, in their order.
+    pub order: Vec<Delivering>,
     /// What became of the observations for it.
     pub tally: DestinationTally,
     /// How long ago the oldest that waits for it was heard, about.
@@ -115,6 +121,10 @@ impl Destination {
             None => json!({ "name": self.name, "state": "offline" }),
         };
         if let Value::Object(fields) = &mut document {
+            fields.insert("name".to_owned(), self.name.as_str().into());
+            if !self.order.is_empty() {
+                fields.insert("order".to_owned(), json!(self.order));
+            }
             fields.insert("waiting".to_owned(), self.tally.waiting.into());
             fields.insert("oldest_waiting_s".to_owned(), self.oldest_waiting_s.into());
         }
@@ -146,6 +156,7 @@ mod tests {
         let destination = Destination {
             name: "archive".to_owned(),
             health: Some(health.snapshot()),
+            order: Vec::new(),
             tally: DestinationTally::default(),
             oldest_waiting_s: None,
         };
@@ -169,7 +180,7 @@ mod tests {
         } else {
             one.set_state("fine")
         }
-        Seen { source: one.snapshot(), heard_ago_s: None }
+        Seen { source: one.snapshot(), heard_ago_s: None, last_day_s: None }
     }
 
     #[test]
@@ -211,5 +222,31 @@ mod tests {
             }),
             ["store: full"]
         );
+    }
+
+    #[test]
+    fn a_failover_is_as_well_as_its_active_destination_and_shows_them_all() {
+        let (bus, archive) = (Health::new("bus", "clickhouse"), Health::new("archive", "file"));
+        bus.step_back("archive gets the events since bus failed: no connection");
+        bus.standby(Some("no connection"));
+        archive.take_over("bus failed: no connection");
+        let failover = Destination {
+            name: "failover".to_owned(),
+            health: Some(archive.snapshot()),
+            order: vec![bus.snapshot(), archive.snapshot()],
+            tally: DestinationTally::default(),
+            oldest_waiting_s: None,
+        };
+        let condition = Condition { destinations: vec![failover], ..Condition::default() };
+        assert_eq!(condition.ready().reasons, Vec::<String>::new());
+        let document = condition.document();
+        let shown = &document["destinations"][0];
+        assert_eq!((&shown["name"], &shown["state"]), (&json!("failover"), &json!("idle")));
+        let of = |place: usize, key: &str| shown["order"][place][key].clone();
+        assert_eq!(
+            (of(0, "active"), of(0, "state"), of(0, "reason")),
+            (json!(false), json!("standby"), json!("no connection"))
+        );
+        assert_eq!((of(1, "active"), of(1, "failover")), (json!(true), json!("bus failed: no connection")));
     }
 }

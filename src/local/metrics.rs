@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::condition::{Condition, Destination, Seen};
 use super::exposition::{Exposition, Family};
-use crate::forward::health::State;
+use crate::forward::health::{Snapshot as Delivering, State};
 use crate::source::health::{Kind, Snapshot};
 
 /// What an answer says of itself.
@@ -138,6 +138,12 @@ fn destinations(text: &mut Exposition, all: &[Destination]) {
         "biogate_destination_resent_events_total",
         "Events sent more than once, since the store was made.",
     );
+    static IN_DOUBT: Family = Family::counter(
+        "biogate_destination_in_doubt_resent_events_total",
+        "Events delivered by one destination of a failover while another may have them too, since the store was made.",
+    );
+    static ACTIVE: Family =
+        Family::gauge("biogate_failover_active", "1 for the destination of the failover that gets the events.");
     static WAITING: Family = Family::gauge("biogate_destination_waiting_events", "Events that wait for it.");
     static OLDEST: Family = Family::gauge(
         "biogate_destination_oldest_waiting_age_seconds",
@@ -177,11 +183,14 @@ fn destinations(text: &mut Exposition, all: &[Destination]) {
         }
     };
     each(&RESENT, &|to| to.tally.resent);
+    each(&IN_DOUBT, &|to| to.tally.in_doubt_resent);
     each(&WAITING, &|to| to.tally.waiting);
     each(&OLDEST, &|to| to.oldest_waiting_s.unwrap_or(0));
     each(&UP, &|to| {
         let down = [State::Starting, State::Retrying, State::Stopped];
-        to.health.as_ref().is_some_and(|health| !down.contains(&health.state)).into()
+        // One that stands by is well unless there is a reason why another has its place.
+        let stood_down = |health: &Delivering| health.state == State::Standby && health.reason.is_some();
+        to.health.as_ref().is_some_and(|health| !down.contains(&health.state) && !stood_down(health)).into()
     });
     each(&TRIES, &|to| to.health.as_ref().map_or(0, |health| health.attempts.into()));
     each(&BATCHES, &|to| to.health.as_ref().map_or(0, |health| health.batches));
@@ -190,6 +199,10 @@ fn destinations(text: &mut Exposition, all: &[Destination]) {
     for destination in all {
         let at_ms = destination.health.as_ref().and_then(|health| health.last_delivered_at_ms).unwrap_or(0);
         last.sample(&[("destination", &destination.name)], at_ms as f64 / 1_000.0);
+    }
+    let mut active = text.family(&ACTIVE);
+    for member in all.iter().flat_map(|to| &to.order) {
+        active.sample(&[("destination", &member.name)], u64::from(member.active == Some(true)));
     }
 }
 
@@ -293,7 +306,7 @@ mod tests {
     fn sources(health: &Health) -> Vec<Seen> {
         let age = |place: usize| (place > 70).then_some(place as u64);
         let all = health.snapshot().into_iter().enumerate();
-        all.map(|(place, source)| Seen { source, heard_ago_s: age(place) }).collect()
+        all.map(|(place, source)| Seen { source, heard_ago_s: age(place), last_day_s: None }).collect()
     }
 
     #[test]

@@ -226,6 +226,30 @@ pub struct Settled {
     pub in_doubt_resent: u64,
     /// Made durable before the cursor moves.
     pub aside: Vec<AsideEntry>,
+    /// What was delivered, per device and hour.
+    pub sums: Vec<HourSum>,
+}
+
+/// Events of a device in an hour of their own time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HourSum {
+    /// The device.
+    pub device: Arc<str>,
+    /// Hours since 1970.
+    pub hour: u32,
+    /// How many.
+    pub count: u64,
+    /// The XOR of their ids, each read as one big-endian number.
+    pub xor: u128,
+}
+
+/// All that a destination has of a device's hour.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SaidSum {
+    /// The numbers.
+    pub sum: HourSum,
+    /// Grows with each change of them.
+    pub version: u64,
 }
 
 /// Why observations are missing.

@@ -123,6 +123,8 @@ impl Queue {
         if !settled.aside.is_empty() {
             self.set_aside(settled.aside)?;
         }
+        let now_ms = self.now_ms();
+        self.own.add_sums(name, range.last, &settled.sums, now_ms);
         crash_point!("store.cursor.before");
         if let Some(destination) = self.own.destination_mut(name) {
             destination.cursor = range.last + 1;

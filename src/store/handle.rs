@@ -11,8 +11,8 @@ use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
-    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, Sequence,
-    Settings, Settled, Stat, StateChange, Verified,
+    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum,
+    Sequence, Settings, Settled, Stat, StateChange, Verified,
 };
 use crate::reading::{BootId, RunId};
 use crate::report::{Kind, Report};
@@ -212,6 +212,21 @@ impl Store {
     pub async fn reports_done(&self, destination: &str, kind: Kind, through: u64) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::ReportsDone(destination.to_owned(), kind, through, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// What the destination has, per device and hour, where that changed since it was said and is quiet for so long.
+    pub async fn sums_due(&self, destination: &str, quiet: Duration) -> Result<Vec<SaidSum>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let quiet_ms = u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX);
+        self.send(Request::SumsDue(destination.to_owned(), quiet_ms, reply)).await?;
+        self.wait(answer).await
+    }
+
+    /// The destination was told. Durable with the next record.
+    pub async fn sums_said(&self, destination: &str, said: Vec<SaidSum>) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::SumsSaid(destination.to_owned(), said, reply)).await?;
         self.wait(answer).await
     }
 

@@ -8,11 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::removed::AsideKnown;
 use super::reports::{PerKind, ReportTotals};
+use super::sums::{Shard, SumKey};
 use super::{DestinationTally, Gap, GapCause, IntakeTally, Range, Sequence, StateChange};
 use crate::reading::{BootId, Heard};
 
 /// The first character of the store's own keys.
 pub(super) const OWN: char = '!';
+/// How the keys of what was sent begin.
+pub(super) const SUMS: &str = "!sums/";
 /// Gaps kept until they are fetched; of more than these the oldest two become one.
 const MAX_GAPS: usize = 1_024;
 /// A generation of so many boots is full: each of its records names them.
@@ -130,6 +133,7 @@ pub(super) struct Own {
     pub(super) generations: BTreeMap<u64, Known>,
     pub(super) gaps: BTreeMap<u64, Gap>,
     pub(super) reports: ReportTotals,
+    pub(super) sums: BTreeMap<SumKey, Shard>,
     /// What is known of each generation set aside.
     pub(super) aside: BTreeMap<u64, AsideKnown>,
     dirty: BTreeSet<Key>,
@@ -137,6 +141,8 @@ pub(super) struct Own {
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
+    /// First, so that what does not fit into one record goes before the cursor that it belongs to.
+    Sums(SumKey),
     Totals,
     Destination(String),
     Generation(u64),
@@ -153,6 +159,7 @@ impl Key {
             Key::Generation(number) => format!("!generation/{number}"),
             Key::Gap(number) => format!("!gap/{number}"),
             Key::Reports => "!reports".to_owned(),
+            Key::Sums((name, hour, shard)) => format!("{SUMS}{name}/{hour}/{shard}"),
             Key::Aside(number) => format!("!aside/{number}"),
         }
     }
@@ -163,6 +170,12 @@ impl Key {
             None => (text == "!totals").then_some(Key::Totals),
             Some(("destination", name)) => Some(Key::Destination(name.to_owned())),
             Some(("generation", number)) => number.parse().ok().map(Key::Generation),
+            Some(("sums", rest)) => {
+                let mut parts = rest.rsplitn(3, '/');
+                let shard = parts.next()?.parse().ok()?;
+                let hour = parts.next()?.parse().ok()?;
+                Some(Key::Sums((parts.next()?.to_owned(), hour, shard)))
+            }
             Some(("gap", number)) => number.parse().ok().map(Key::Gap),
             Some(("aside", number)) => number.parse().ok().map(Key::Aside),
             Some(_) => None,
@@ -183,6 +196,7 @@ impl Own {
             Some(Key::Destination(name)) => fold(&mut self.destinations, name, value),
             Some(Key::Generation(number)) => fold(&mut self.generations, number, value),
             Some(Key::Gap(number)) => fold(&mut self.gaps, number, value),
+            Some(Key::Sums(key)) => fold(&mut self.sums, key, value),
             Some(Key::Reports) => {
                 if let Some(reports) = value.and_then(from_bytes) {
                     self.reports = reports;
@@ -200,6 +214,7 @@ impl Own {
             .chain(self.destinations.keys().cloned().map(Key::Destination))
             .chain(self.generations.keys().copied().map(Key::Generation))
             .chain(self.gaps.keys().copied().map(Key::Gap))
+            .chain(self.sums.keys().cloned().map(Key::Sums))
             .chain(self.aside.keys().copied().map(Key::Aside));
         keys.map(|key| self.change(&key)).collect()
     }
@@ -221,6 +236,7 @@ impl Own {
             Key::Generation(number) => self.generations.get(number).and_then(to_bytes),
             Key::Gap(number) => self.gaps.get(number).and_then(to_bytes),
             Key::Reports => to_bytes(&self.reports),
+            Key::Sums(key) => self.sums.get(key).and_then(to_bytes),
             Key::Aside(number) => self.aside.get(number).and_then(to_bytes),
         };
         StateChange { key: key.text(), value }
@@ -234,6 +250,16 @@ impl Own {
     pub(super) fn reports_mut(&mut self) -> &mut ReportTotals {
         self.dirty.insert(Key::Reports);
         &mut self.reports
+    }
+
+    pub(super) fn sum_mut(&mut self, key: &SumKey) -> &mut Shard {
+        self.dirty.insert(Key::Sums(key.clone()));
+        self.sums.entry(key.clone()).or_default()
+    }
+
+    pub(super) fn remove_sums(&mut self, key: &SumKey) {
+        self.dirty.insert(Key::Sums(key.clone()));
+        self.sums.remove(key);
     }
 
     pub(super) fn destination_mut(&mut self, name: &str) -> Option<&mut Destination> {

@@ -80,6 +80,7 @@ mod row;
 mod rows;
 mod salvage;
 mod seal;
+mod sums;
 mod thread;
 mod view;
 

@@ -225,6 +225,8 @@ fn settle_destinations(own: &mut Own, configured: &[String]) {
         }
         own.set_destination(&name, None);
     }
+    let sums_of_others: Vec<_> = own.sums.keys().filter(|key| !configured.contains(&key.0)).cloned().collect();
+    sums_of_others.iter().for_each(|key| own.remove_sums(key));
     cover_ranges(own);
     let next = next_sequence(own);
     if own.totals.next != next {

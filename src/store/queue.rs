@@ -11,7 +11,7 @@ use super::aside::Aside;
 use super::chunk::{Codec, Header};
 use super::folder::{self, RESERVE_BYTES};
 use super::generation::{Generation, MAX_RECORDS};
-use super::ledger::{Known, MAX_BOOTS, Own};
+use super::ledger::{Known, MAX_BOOTS, Own, SUMS};
 use super::record::{self, Kind, MAX_RECORD_BYTES, MAX_TAIL_BESIDE_CHUNK, Place};
 use super::reports::Reports;
 use super::row::{Row, split_state};
@@ -78,7 +78,12 @@ impl Queue {
         if chunk.is_empty() {
             return split_state(&mut self.codec, &beside)?.iter().try_for_each(|tail| self.put_record(&[], tail));
         }
-        let own_tail = record::tail(&mut self.codec, &beside[..own_count])?;
+        // Many devices' sums go before: each says up to where it counts, so a crash in between counts nothing twice.
+        let sums = beside[..own_count].iter().take_while(|change| change.key.starts_with(SUMS)).count();
+        if sums > 0 {
+            split_state(&mut self.codec, &beside[..sums])?.iter().try_for_each(|tail| self.put_record(&[], tail))?;
+        }
+        let own_tail = record::tail(&mut self.codec, &beside[sums..own_count])?;
         self.put_record(chunk, &own_tail)?;
         split_state(&mut self.codec, changes)?.iter().try_for_each(|tail| self.put_record(&[], tail))
     }
@@ -147,7 +152,7 @@ impl Queue {
 
     /// Begins a new generation when the newest has its size.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
-        let state_bytes = self.shared.read().bytes();
+        let state_bytes = self.shared.read().bytes() + self.own.sums_bytes();
         let usual = self.settings.generation_bytes.max(8 * state_bytes);
         let limit = crate::crash::tuned("store.generation_bytes", usual);
         let boots = self.own.generations.get(&self.newest.number).map_or(0, |known| known.boots.len());

@@ -11,7 +11,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
-use super::{AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, Sequence, Settled, StateChange, Verified};
+use super::{
+    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, SaidSum, Sequence, Settled, StateChange, Verified,
+};
 use crate::report::{Kind, Report};
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -40,6 +42,8 @@ pub(super) enum Request {
     Report(Vec<Report>, Reply<()>),
     Reports(String, Kind, usize, Reply<(u64, Vec<Report>)>),
     ReportsDone(String, Kind, u64, Reply<()>),
+    SumsDue(String, u64, Reply<Vec<SaidSum>>),
+    SumsSaid(String, Vec<SaidSum>, Reply<()>),
     Verify(Reply<Verified>),
     Export(Sequence, usize, Reply<Vec<Chunk>>),
     Close(Reply<()>),
@@ -114,6 +118,11 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
             queue.reports_done(&name, kind, through);
             answer(reply, Ok(()))
         }
+        Request::SumsDue(name, quiet_ms, reply) => answer(reply, Ok(queue.sums_due(&name, quiet_ms))),
+        Request::SumsSaid(name, said, reply) => {
+            queue.sums_said(&name, &said);
+            answer(reply, Ok(()))
+        }
         Request::Verify(reply) => answer(reply, queue.verify()),
         Request::Export(after, limit, reply) => answer(reply, queue.export(after, limit)),
         // Taken by the caller, which owns the queue.
@@ -151,8 +160,10 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::ForgetGaps(_, reply)
             | Request::Report(_, reply)
             | Request::ReportsDone(_, _, _, reply)
+            | Request::SumsSaid(_, _, reply)
             | Request::Close(reply) => drop(reply.send(Err(error.clone()))),
             Request::Reports(_, _, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::SumsDue(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::ReadAside(_, reply) => drop(reply.send(Err(error.clone()))),
             Request::DropAside(_, reply) => drop(reply.send(Err(error.clone()))),
             Request::Verify(reply) => drop(reply.send(Err(error.clone()))),

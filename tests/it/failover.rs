@@ -13,6 +13,7 @@ use biogate::observation::Observation;
 
 use crate::rig::clickhouse::Engine;
 use crate::rig::events::{heart_rate, heart_rates, yesterday_ms};
+use crate::rig::gateway::Hub;
 use crate::rig::ways::{Swallower, Ways, store_of_the_killed};
 
 fn archive(dir: &Path) -> Kind {
@@ -230,4 +231,55 @@ async fn a_dead_and_a_hanging_destination_slow_no_other() {
     assert_eq!((ways.tally("dead").delivered, ways.tally("hanging").delivered), (0, 0));
     assert_eq!(ids(dir.path()).len() as u64, ways.tally("archive").delivered);
     ways.shut_down().await;
+}
+
+const FILES: &str = "[[destination]]\nname = \"bus\"\nkind = \"file\"\ndir = \"/tmp/none\"\n\
+                     [[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = \"/tmp/none\"\n";
+
+#[test]
+fn an_order_names_destinations_that_exist_each_once() {
+    let check =
+        |failover: &str, more: &str| Hub::new(&format!("{failover}\n{FILES}{more}")).output(&["check", "--offline"]);
+    for (section, more, expected) in [
+        ("[failover]\norder = [\"bus\"]", "", "found 1 names; write at least two destinations"),
+        ("[failover]\nafter = \"5 s\"", "", "found 0 names; write at least two destinations"),
+        ("[failover]\norder = [\"bus\", \"lake\"]", "", "found \"lake\"; there is no such [[destination]]"),
+        ("[failover]\norder = [\"bus\", \"bus\"]", "", "found \"bus\" twice"),
+        ("[failover]\norder = [\"bus\", \"archive\"]\nin_doubt = \"1 s\"", "", "less than failover.after"),
+        ("[failover]\norder = [\"bus\", \"archive\"]\nsoon = true", "", "unknown field `soon`"),
+        (
+            "[failover]\norder = [\"bus\", \"archive\"]",
+            "[[destination]]\nname = \"failover\"\nkind = \"file\"\ndir = \"/tmp/none\"\n",
+            "found a [[destination]] named \"failover\"",
+        ),
+    ] {
+        let (code, _, error) = check(section, more);
+        assert!(code == 2 && error.contains(expected), "{section}: {error}");
+    }
+    let (code, out, error) = check("[failover]\norder = [\"bus\", \"archive\"]\nin_doubt = \"2 h\"", "");
+    assert_eq!(code, 0, "{out}{error}");
+}
+
+/// A hub whose first destination refuses connections.
+fn hub(dir: &Path) -> Hub {
+    Hub::new(&format!(
+        "[failover]\norder = [\"bus\", \"archive\"]\nafter = \"200 ms\"\n[[device]]\nname = \"strap\"\n\
+         profile = \"bluetooth-heart-rate\"\nble = \"A0:9E:1A:00:11:22\"\n[[destination]]\nname = \"bus\"\n\
+         kind = \"clickhouse\"\nurl = \"http://{}\"\n[[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = {:?}\n",
+        refused_address(),
+        dir.join("archive"),
+    ))
+}
+
+#[test]
+fn a_whole_gateway_fails_over_and_the_ledger_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let frame = |n| format!("{{\"t\":{n}000,\"device\":\"strap\",\"channel\":\"2a37\",\"hex\":\"0048\"}}\n");
+    let recording = dir.path().join("frames.ndjson");
+    std::fs::write(&recording, (1..51).map(frame).collect::<String>()).unwrap();
+    let (code, out, error) = hub(dir.path()).output(&["replay", recording.to_str().unwrap()]);
+    assert_eq!(code, 0, "{out}{error}");
+    assert!(out.contains("failover.delivered=50") && !out.contains("bus."), "{out}");
+    assert!(error.contains("the next destination of the order gets the events"), "{error}");
+    assert_eq!(ids(dir.path()).len(), 50);
 }

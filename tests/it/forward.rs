@@ -20,9 +20,10 @@ fn start(dir: &Path) -> Lane {
     Lane::start(dir, archive(dir), Gate::Open, Unassigned::Forward)
 }
 
-/// All lines of the archive.
+/// All events of the archive.
 fn lines(dir: &Path) -> Vec<serde_json::Value> {
     let mut paths: Vec<_> = fs::read_dir(dir.join("archive")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.file_name().unwrap().to_string_lossy().starts_with("events-"));
     paths.sort();
     let text: String = paths.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()

@@ -152,7 +152,7 @@ fn implausible_values_are_set_aside_with_reason_and_bytes() {
     let entry: Value = serde_json::from_str(list.lines().next().expect("one entry")).unwrap();
     assert_eq!(entry["kind"], "implausible");
     assert!(entry["reason"].as_str().unwrap().contains("250"), "{entry}");
-    let (code, shown, _) = hub.output(&["buffer", "quarantine", "show", "0"]);
+    let (code, shown, _) = hub.output(&["buffer", "quarantine", "show", entry["id"].as_str().unwrap()]);
     assert_eq!(code, 0);
     assert!(shown.contains("7b226872223a323530"), "the raw bytes: {shown}");
     let stat = hub.stat().unwrap();

@@ -2,12 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use biogate::report::{Kind, Report};
-use biogate::store::Store;
+use biogate::store::{HourSum, SaidSum, Settled, Store};
 
 use crate::store_rig::{
-    all_reports, assert_balanced, assert_no_blobs, commit_of, drain, generations, open, settings, status_of,
+    LIMIT, all_reports, assert_balanced, assert_no_blobs, commit_of, drain, generations, open, settings, status_of,
 };
 
 fn numbers(reports: &[Report]) -> Vec<u64> {
@@ -137,4 +140,96 @@ async fn damage_to_reports_costs_reports_and_no_event() {
     let store = open(&settings, &["a"]);
     store.report(vec![status_of(41)]).await.unwrap();
     assert_eq!(numbers(&all_reports(&store, "a", Kind::Status).await), [41]);
+}
+
+fn sum(device: &str, hour: u32, count: u64) -> HourSum {
+    let xor = u128::from(crc32fast::hash(device.as_bytes())) << 90 | u128::from(hour);
+    HourSum { device: device.into(), hour, count, xor }
+}
+
+async fn settle(store: &Store, sums: Vec<HourSum>) {
+    let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
+    store.settle("a", &range, Settled { delivered: range.count(), sums, ..Settled::default() }).await.unwrap();
+}
+
+async fn due(store: &Store) -> Vec<(String, u32, u64, u64)> {
+    let due = store.sums_due("a", Duration::ZERO).await.unwrap();
+    due.iter().map(|SaidSum { sum, version }| (sum.device.to_string(), sum.hour, sum.count, *version)).collect()
+}
+
+/// What a crash now would leave.
+fn image(of: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-r").arg(of).arg(to).status().unwrap().success());
+}
+
+#[tokio::test]
+async fn what_was_sent_counts_once_though_a_crash_repeats_the_settlement() {
+    // Few devices share one record with the cursor; those of many lie in several.
+    for devices in [2, 3_000] {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, left) = (root.path().join("store"), root.path().join("left"));
+        let sums = |count: u64| -> Vec<HourSum> {
+            (0..devices).map(|n| sum(&format!("a-device-with-a-rather-long-name-{n}"), 7, count + n)).collect()
+        };
+        let store = open(&settings(&dir), &["a"]);
+        store.commit(commit_of(0..10)).await.unwrap();
+        settle(&store, sums(1)).await;
+        store.commit(commit_of(10..20)).await.unwrap();
+        let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
+        settle(&store, sums(5)).await;
+        // The cursor has not moved on the disk.
+        image(&dir, &left);
+        store.close().await.unwrap();
+        let store = open(&settings(&left), &["a"]);
+        assert_eq!(store.in_hand("a"), Some(range));
+        settle(&store, sums(5)).await;
+        store.commit(commit_of(20..30)).await.unwrap();
+        store.close().await.unwrap();
+        let store = open(&settings(&left), &["a"]);
+        let mut seen = 0;
+        loop {
+            let said = store.sums_due("a", Duration::ZERO).await.unwrap();
+            if said.is_empty() {
+                break;
+            }
+            for SaidSum { sum, version } in &said {
+                let n: u64 = sum.device.rsplit('-').next().unwrap().parse().unwrap();
+                assert_eq!((sum.count, sum.xor, *version), (6 + 2 * n, 0, 2), "{sum:?}");
+            }
+            seen += said.len() as u64;
+            store.sums_said("a", said).await.unwrap();
+        }
+        assert_eq!(seen, devices);
+        store.close().await.unwrap();
+        assert_no_blobs(&left);
+    }
+}
+
+#[tokio::test]
+async fn hours_are_said_once_when_they_are_quiet_and_the_newest_of_each_device_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let store = open(&settings, &["a", "b"]);
+    store.commit(commit_of(0..3)).await.unwrap();
+    settle(&store, (100..300).map(|hour| sum("strap", hour, 1)).chain([sum("scale", 1, 1)]).collect()).await;
+    assert!(store.sums_due("a", Duration::from_secs(60)).await.unwrap().is_empty(), "they may still change");
+    assert!(store.sums_due("b", Duration::ZERO).await.unwrap().is_empty(), "each destination has its own");
+    let said = store.sums_due("a", Duration::ZERO).await.unwrap();
+    assert_eq!(said.len(), 201);
+    store.sums_said("a", said).await.unwrap();
+    assert!(due(&store).await.is_empty());
+    store.commit(commit_of(3..6)).await.unwrap();
+    // An hour whose first events are forgotten is not told anew; those that are kept are told as a whole.
+    settle(&store, vec![sum("strap", 100, 5), sum("strap", 299, 2), sum("scale", 1, 3), sum("scale", 0, 1)]).await;
+    store.close().await.unwrap();
+    let store = open(&settings, &["a", "b"]);
+    let mut found = due(&store).await;
+    found.sort();
+    let named = |device: &str, hour, count, version| (device.to_owned(), hour, count, version);
+    assert_eq!(found, [named("scale", 0, 1, 1), named("scale", 1, 4, 2), named("strap", 299, 3, 2)]);
+    store.close().await.unwrap();
+    let store = open(&settings, &["b"]);
+    store.close().await.unwrap();
+    let store = open(&settings, &["a", "b"]);
+    assert!(due(&store).await.is_empty(), "a destination that was removed left nothing");
 }

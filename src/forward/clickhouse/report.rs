@@ -1,6 +1,7 @@
 //! Reports into their tables: JSONEachRow, so that a row is the same text here, in a file and in Kafka.
 
 use bytes::Bytes;
+use serde_json::Value;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -57,7 +58,7 @@ impl ClickHouse {
     }
 
     async fn insert_reports(&mut self, kind: Kind, reports: &[Report]) -> Result<Verdict, Refusal> {
-        let rows: Vec<&str> = reports.iter().map(|report| report.row.as_str()).collect();
+        let rows: Vec<String> = reports.iter().map(|report| in_seconds(kind, &report.row)).collect();
         let body = Bytes::from(rows.join("\n"));
         let table = format!("{}.{}", quoted(&self.settings.database), quoted(kind.table()));
         let statement = format!("INSERT INTO {table} FORMAT JSONEachRow");
@@ -69,5 +70,41 @@ impl ClickHouse {
         let (server, user) = (self.http.endpoint().to_string(), self.user());
         let who = Who { server: &server, user: &user, database: &self.settings.database, table: kind.table() };
         Ok(judge(&answer, &who))
+    }
+}
+
+/// The row with its times as ClickHouse reads them: it takes an integer for seconds, whatever the column's precision.
+fn in_seconds(kind: Kind, row: &str) -> String {
+    // What is no JSON is the server's to refuse, in its own words.
+    let Ok(mut value) = serde_json::from_str::<Value>(row) else { return row.to_owned() };
+    write_times(kind.times(), &mut value);
+    value.to_string()
+}
+
+fn write_times(names: &[&str], value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                match field.as_i64().filter(|_| names.contains(&name.as_str())) {
+                    Some(ms) => *field = Value::String(format!("{}.{:03}", ms.div_euclid(1_000), ms.rem_euclid(1_000))),
+                    None => write_times(names, field),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| write_times(names, value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_become_seconds_wherever_they_stand_and_nothing_else_does() {
+        let row = r#"{"at":1790000000123,"devices":[{"last_seen":1790000000000,"accepted":5}],"backlog_events":7,"oldest_waiting":null}"#;
+        let expected = r#"{"at":"1790000000.123","backlog_events":7,"devices":[{"accepted":5,"last_seen":"1790000000.000"}],"oldest_waiting":null}"#;
+        let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(parse(&in_seconds(Kind::Status, row)), parse(expected));
     }
 }

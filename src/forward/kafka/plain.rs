@@ -1,6 +1,6 @@
 //! At least once: the batch in hand lies in the producer's queue until every record has its report.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where librdkafka already said why.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Reports beside the events wait no longer than this before the events' turn.
-const REPORTS_PATIENCE: Duration = Duration::from_secs(5);
+const REPORTS_PATIENCE: Duration = Duration::from_secs(3);
 /// From this many rows on, rendering and queueing leave the async thread.
 const LARGE: u64 = 1_000;
 
@@ -41,6 +41,8 @@ pub(super) struct Plain {
     hand: Hand,
     /// The reports that are on their way or were not acknowledged, by their content.
     reporting: Option<u64>,
+    /// The kinds of reports whose topics were found.
+    seen: BTreeSet<Kind>,
 }
 
 /// The batch in hand, as far as the producer has it.
@@ -79,7 +81,7 @@ enum Stop {
 
 impl Plain {
     pub(super) fn new(settings: Arc<Settings>, health: Health) -> Plain {
-        Plain { settings, health, open: None, hand: Hand::default(), reporting: None }
+        Plain { settings, health, open: None, hand: Hand::default(), reporting: None, seen: BTreeSet::new() }
     }
 
     /// Sends what is not sent, and waits.
@@ -272,6 +274,7 @@ impl Plain {
     /// Ends the producer, off the async thread: that takes it a while. What it had left is reported as purged.
     async fn close(&mut self) -> Option<Arc<Shared>> {
         self.reporting = None;
+        self.seen.clear();
         let Open { producer, shared, .. } = self.open.take()?;
         // An error is a panic of librdkafka's wrapper; the producer is gone in any case.
         tokio::task::spawn_blocking(move || drop(producer)).await.ok();
@@ -284,6 +287,11 @@ impl Plain {
         let Some(open) = &self.open else { return Ok(()) };
         let flight = &open.shared.reports;
         let who = open.shared.who().about(kind.topic());
+        if !self.seen.contains(&kind) {
+            // A topic that is not there is found out before anything lies in the queue for it.
+            ask(open, &who).await?;
+            self.seen.insert(kind);
+        }
         let until = Instant::now() + REPORTS_PATIENCE;
         let these = fingerprint(kind, reports);
         if self.reporting != Some(these) {
@@ -292,24 +300,20 @@ impl Plain {
             }
             // What became of those nobody asks for any more.
             flight.take();
-            self.reporting = Some(these);
+            self.reporting = None;
             for report in reports {
                 let mut row = Row::of_report(report);
                 while let Err((back, why)) = row.send(kind.topic(), &open.producer, flight) {
                     match why {
                         NotTaken::Full if timeout_at(until, flight.settled(flight.waiting() / 2)).await.is_ok() => {}
-                        NotTaken::Full => {
-                            self.reporting = None;
-                            return Err(words::of_code(RDKafkaErrorCode::QueueFull, "", &who));
-                        }
-                        NotTaken::Refused(code) => {
-                            self.reporting = None;
-                            return Err(words::of_code(code, "", &who));
-                        }
+                        NotTaken::Full => return Err(words::of_code(RDKafkaErrorCode::QueueFull, "", &who)),
+                        NotTaken::Refused(code) => return Err(words::of_code(code, "", &who)),
                     }
                     row = back;
                 }
             }
+            // Only now: a caller that gave up in between sends them all again.
+            self.reporting = Some(these);
         }
         if !quiet(flight, until).await {
             return Err(why_silent(open, &who).await);
@@ -408,6 +412,13 @@ impl From<NotTaken> for Stop {
             NotTaken::Refused(code) => Stop::Refused(code),
         }
     }
+}
+
+/// Whether the topic is there and can be written to.
+async fn ask(open: &Open, who: &Who) -> Result<(), Refusal> {
+    let (producer, shared, who) = (open.producer.clone(), open.shared.clone(), who.clone());
+    let asked = tokio::task::spawn_blocking(move || survey::topic(&producer, &shared, &who).map(|_| ())).await;
+    asked.unwrap_or_else(|why| Err(Refusal::new(Trouble::Internal, format!("asking the brokers: {why}"))))
 }
 
 /// What librdkafka said, or what the brokers say when they are asked.

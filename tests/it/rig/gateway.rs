@@ -87,7 +87,7 @@ impl Hub {
         let mut child = self.child.take().expect("a running gateway");
         let stopped = wait_for(Duration::from_secs(12), || child.try_wait().expect("waiting for the gateway"));
         match stopped {
-            Some(status) => status.code().unwrap_or(-1),
+            Some(status) => status.code().unwrap_or_else(|| panic!("the gateway ended by {status}:\n{}", self.log())),
             None => {
                 child.kill().expect("killing the gateway");
                 panic!("the gateway did not stop in time; its log:\n{}", self.log());
