@@ -77,6 +77,11 @@ impl Anchors {
         boot == BootId::WALL || self.kept.iter().any(|anchor| anchor.boot == boot && anchor.synced)
     }
 
+    /// The first anchor of this boot.
+    pub fn first(&self, boot: BootId) -> Option<&Anchor> {
+        self.kept.iter().find(|anchor| anchor.boot == boot)
+    }
+
     /// The last anchor of this boot.
     pub fn newest(&self, boot: BootId) -> Option<&Anchor> {
         self.kept.iter().rev().find(|anchor| anchor.boot == boot)

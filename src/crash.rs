@@ -2,7 +2,7 @@
 //! as by kill -9. They exist with the feature `failpoints` only; without it the macro is nothing.
 //!
 //! `FAILPOINTS` arms them (the `fail` crate's syntax): `store.fdatasync.before=7*off->return` dies at the eighth pass.
-//! `clock=return(FILE)` and `store.generation_bytes=return(N)` give what else a test sets: see [`given`].
+//! `clock=return(FILE)`, `store.generation_bytes=return(N)` and `store.max_bytes=return(N)` give what else a test sets.
 
 /// Dies here when this point is armed. The name stands in `POINTS`, or the code does not compile.
 #[cfg(feature = "failpoints")]
@@ -111,4 +111,16 @@ pub fn pass(name: &str) {
 #[cfg(feature = "failpoints")]
 pub fn given(name: &str) -> Option<String> {
     fail::eval(name, |text| text).flatten()
+}
+
+/// A limit: the test's, else the usual one. So small ones that no configuration may have make rare things frequent.
+#[cfg(feature = "failpoints")]
+pub fn tuned(name: &str, usual: u64) -> u64 {
+    given(name).and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// A limit: without the feature always the usual one.
+#[cfg(not(feature = "failpoints"))]
+pub const fn tuned(_name: &str, usual: u64) -> u64 {
+    usual
 }

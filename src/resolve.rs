@@ -100,6 +100,9 @@ const EARLIEST_DEVICE_TIME_MS: i64 = 946_684_800_000;
 /// No device time later than this after it was heard is believed.
 const LATEST_DEVICE_TIME_AHEAD_MS: i64 = 24 * 3_600_000;
 
+/// A device's clock that differs by no more is right: it tells whole seconds.
+const RIGHT_MS: u64 = 1_000;
+
 /// Nothing was measured later than it was heard, but for the rounding of clocks.
 const LATEST_COUNTED_AHEAD_MS: i64 = 10_000;
 
@@ -124,6 +127,8 @@ impl<'a> Resolver<'a> {
         let own_ms = observation.device_time.and_then(|time| self.own_ms(time));
         let counted = self.counted(&observation, heard_ms);
         let (timestamp, clock) = match (counted, own_ms.filter(|own_ms| is_believable(*own_ms, heard_ms))) {
+            // A clock that is right keeps its word: to the second, and the same whenever the record comes again.
+            (Some((ms, _)), Some(own_ms)) if own_ms.abs_diff(ms) <= RIGHT_MS => (own_ms, ClockQuality::Device),
             (Some(counted), _) if counted.1 == ClockQuality::Synced => counted,
             // A hub that does not know the time itself cannot correct another clock.
             (_, Some(own_ms)) => (own_ms, ClockQuality::Device),

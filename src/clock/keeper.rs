@@ -10,6 +10,10 @@ use crate::reading::BootId;
 /// A wall clock that moved by more than this against uptime was stepped. NTP slews both alike.
 const STEP_MS: i64 = 100;
 
+/// A hub that is synchronised for months writes down how late it is so often: after a power cut no estimate lies further
+/// back.
+const FLOOR_EVERY_MS: i64 = 3_600_000;
+
 /// How far the wall clock is believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -75,13 +79,31 @@ pub struct Keeper {
     started_ms: u64,
     last: Option<Anchor>,
     was_synced: bool,
+    floor_ms: i64,
 }
 
 impl Keeper {
-    /// A keeper for a process that starts now and finds these anchors in its store.
+    /// A keeper for a process that starts now and finds these anchors in its store. The hold of a boot is counted from its
+    /// first anchor: a process that starts again and again does not wait for ever.
     pub fn new(settings: Settings, boot: BootId, uptime_ms: u64, known: &Anchors) -> Self {
-        let last = known.newest(boot).copied();
-        Keeper { settings, boot, started_ms: uptime_ms, last, was_synced: known.is_synced(boot) }
+        Keeper {
+            settings,
+            boot,
+            started_ms: known.first(boot).map_or(uptime_ms, |first| first.from_ms.min(uptime_ms)),
+            last: known.newest(boot).copied(),
+            was_synced: known.is_synced(boot),
+            floor_ms: known.floor_ms(),
+        }
+    }
+
+    /// The floor to write down for this sample, if it lies an hour above the last one.
+    pub fn floor(&mut self, sample: Sample) -> Option<i64> {
+        let due = sample.synchronised && sample.wall_ms.saturating_sub(self.floor_ms) >= FLOOR_EVERY_MS;
+        if !due {
+            return None;
+        }
+        self.floor_ms = sample.wall_ms;
+        Some(sample.wall_ms)
     }
 
     /// The anchor to append for this sample, if it tells something new: the first, a sync, or a step.
@@ -101,6 +123,9 @@ impl Keeper {
             return None;
         }
         self.was_synced |= synced;
+        if synced {
+            self.floor_ms = self.floor_ms.max(sample.wall_ms);
+        }
         self.last = Some(anchor);
         Some(anchor)
     }
@@ -173,6 +198,26 @@ mod tests {
         assert_eq!(anchors.unix_ms(2, Heard { boot: BOOT, ms: 50 }).0, 1_050);
         assert_eq!(anchors.unix_ms(2, Heard { boot: BOOT, ms: 150 }).0, 1_000_000_000_050);
         assert_eq!(keeper.observe(sample(200, 1_000_000_000_100, false)), None);
+    }
+
+    #[test]
+    fn a_synchronised_hub_raises_the_floor_every_hour() {
+        let mut keeper = Keeper::new(Settings::default(), BOOT, 0, &Anchors::new(5));
+        assert_eq!(keeper.floor(sample(0, 9 * FLOOR_EVERY_MS, false)), None, "a clock that nobody vouches for");
+        keeper.observe(sample(10, FLOOR_EVERY_MS, true)).unwrap();
+        assert_eq!(keeper.floor(sample(20, FLOOR_EVERY_MS + 10, true)), None);
+        assert_eq!(keeper.floor(sample(30, 2 * FLOOR_EVERY_MS, true)), Some(2 * FLOOR_EVERY_MS));
+        assert_eq!(keeper.floor(sample(40, 2 * FLOOR_EVERY_MS + 10, true)), None);
+    }
+
+    #[test]
+    fn the_hold_of_a_boot_is_one_whole_however_often_the_process_starts() {
+        let mut anchors = Anchors::new(0);
+        let mut keeper = Keeper::new(Settings::default(), BOOT, 100_000, &anchors);
+        anchors.append(keeper.observe(sample(100_000, 7, false)).unwrap());
+        let again = Keeper::new(Settings::default(), BOOT, 500_000, &anchors);
+        assert_eq!(again.held(500_000), Held::WaitingForTheClock(Some(200_000)));
+        assert_eq!(again.held(700_000), Held::No);
     }
 
     #[test]

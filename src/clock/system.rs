@@ -19,6 +19,10 @@ use crate::reading::{BootId, Heard};
 /// What adjtimex(2) returns while the clock is not synchronised (TIME_ERROR; the kernel derives it from STA_UNSYNC).
 const TIME_ERROR: i32 = 5;
 
+/// The clocks are read again, at most so often, while their readings lie further apart than this.
+const SAMPLES: usize = 5;
+const CLOSE_MS: u64 = 2;
+
 /// No hour of this program's life is further away than this: the step timer never fires by itself.
 const FAR_FUTURE_S: i64 = 1 << 40;
 
@@ -61,13 +65,26 @@ pub fn wall_ms() -> i64 {
     wall_ms
 }
 
-/// Uptime, wall clock and the kernel's word on it, taken together.
+/// Uptime, wall clock and the kernel's word on it, taken together: where this process was halted between two of them,
+/// they are taken again.
 pub fn sample() -> Sample {
-    // A kernel that does not answer is taken as not synchronised: the cautious side.
-    let synchronised = adjtimex(&mut Timex::new()).is_ok_and(|state| state != TIME_ERROR);
-    #[cfg(feature = "failpoints")]
-    let synchronised = super::injected::now().map_or(synchronised, |clock| clock.synchronised);
-    Sample { uptime_ms: uptime_ms(), wall_ms: wall_ms(), synchronised }
+    let mut best = (u64::MAX, Sample { uptime_ms: 0, wall_ms: 0, synchronised: false });
+    for _ in 0..SAMPLES {
+        // A kernel that does not answer is taken as not synchronised: the cautious side. Asked first: a clock that is
+        // synchronised between the two is seen the next time.
+        let synchronised = adjtimex(&mut Timex::new()).is_ok_and(|state| state != TIME_ERROR);
+        #[cfg(feature = "failpoints")]
+        let synchronised = super::injected::now().map_or(synchronised, |clock| clock.synchronised);
+        let (before, wall_ms, after) = (uptime_ms(), wall_ms(), uptime_ms());
+        let apart = after.saturating_sub(before);
+        if apart < best.0 {
+            best = (apart, Sample { uptime_ms: before + apart / 2, wall_ms, synchronised });
+        }
+        if apart <= CLOSE_MS {
+            break;
+        }
+    }
+    best.1
 }
 
 /// Wakes when somebody steps the wall clock.

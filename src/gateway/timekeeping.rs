@@ -98,7 +98,9 @@ impl Timekeeping {
             }
             let (_, basis) = timeline.bases.last_key_value()?;
             let zone = TimeZone::get(&basis.timezone).ok()?;
-            Some(zone.to_datetime(Timestamp::from_millisecond(system::wall_ms()).ok()?))
+            // Not the wall clock itself: somebody may have stepped it since it was synchronised.
+            let (now_ms, _) = timeline.anchors.known_ms(timeline.anchors.version(), system::heard_now(boot))?;
+            Some(zone.to_datetime(Timestamp::from_millisecond(now_ms).ok()?))
         })
     }
 
@@ -246,7 +248,8 @@ async fn follow_clock(
     }
 }
 
-/// Appends an anchor if the clocks tell something new: stored first, then used. Returns whether it did.
+/// Appends an anchor if the clocks tell something new, and raises the floor now and then: stored first, then used. Returns
+/// whether there is a new anchor.
 async fn look(
     keeper: &mut Keeper,
     store: &Store,
@@ -256,18 +259,29 @@ async fn look(
     if boot == BootId::WALL {
         return Ok(false);
     }
-    let Some(anchor) = keeper.observe(system::sample()) else { return Ok(false) };
+    let sample = system::sample();
+    let (anchor, floor) = (keeper.observe(sample), keeper.floor(sample));
+    if anchor.is_none() && floor.is_none() {
+        return Ok(false);
+    }
     let before = timeline.borrow().clone();
     let mut after = Timeline::clone(&before);
-    let needed = store.boots_needed();
-    let said: Vec<&Assignment> = before.bases.values().flat_map(|basis| &basis.assignments).collect();
-    let is_named = |of: BootId| said.iter().any(|said| said.needs(of));
-    after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of) || is_named(of));
-    after.anchors.append(anchor);
+    if let Some(anchor) = anchor {
+        let needed = store.boots_needed();
+        let said: Vec<&Assignment> = before.bases.values().flat_map(|basis| &basis.assignments).collect();
+        let is_named = |of: BootId| said.iter().any(|said| said.needs(of));
+        after.anchors.forget_boots_except(|of| of == boot || needed.contains(&of) || is_named(of));
+        after.anchors.append(anchor);
+    }
+    if let Some(floor_ms) = floor {
+        after.anchors.raise_floor(floor_ms);
+    }
     let value = serde_cbor::to_vec(&after.anchors)?;
     let change = StateChange { key: ANCHORS.to_owned(), value: Some(value) };
     store.commit(Commit { state: vec![change], ..Commit::default() }).await.context("storing the clock's anchor")?;
-    info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
+    if let Some(anchor) = anchor {
+        info!(synchronised = anchor.synced, offset_ms = anchor.offset_ms, "a clock anchor is stored");
+    }
     timeline.send_replace(Arc::new(after));
-    Ok(true)
+    Ok(anchor.is_some())
 }

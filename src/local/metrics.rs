@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::condition::{Condition, Destination, Seen};
 use super::exposition::{Exposition, Family};
-use crate::forward::health::State;
+use crate::forward::health::{Snapshot as Delivering, State};
 use crate::source::health::{Kind, Snapshot};
 
 /// What an answer says of itself.
@@ -188,7 +188,9 @@ fn destinations(text: &mut Exposition, all: &[Destination]) {
     each(&OLDEST, &|to| to.oldest_waiting_s.unwrap_or(0));
     each(&UP, &|to| {
         let down = [State::Starting, State::Retrying, State::Stopped];
-        to.health.as_ref().is_some_and(|health| !down.contains(&health.state)).into()
+        // One that stands by is well unless there is a reason why another has its place.
+        let stood_down = |health: &Delivering| health.state == State::Standby && health.reason.is_some();
+        to.health.as_ref().is_some_and(|health| !down.contains(&health.state) && !stood_down(health)).into()
     });
     each(&TRIES, &|to| to.health.as_ref().map_or(0, |health| health.attempts.into()));
     each(&BATCHES, &|to| to.health.as_ref().map_or(0, |health| health.batches));

@@ -76,7 +76,7 @@ impl Queue {
 
     /// Which limit is reached, in a sentence.
     fn reached_limit(&self) -> Result<Option<String>, Error> {
-        let (bytes, max) = (self.disk_bytes(), self.settings.max_bytes);
+        let (bytes, max) = (self.disk_bytes(), crate::crash::tuned("store.max_bytes", self.settings.max_bytes));
         // Room for what the newest generation may still grow by the next commit.
         if bytes.saturating_add(RESERVE_BYTES.min(max / 8)) > max {
             return Ok(Some(format!("it has {bytes} of {max} bytes")));

@@ -153,7 +153,8 @@ impl Queue {
     /// Begins a new generation when the newest has its size.
     pub(super) fn roll_if_full(&mut self) -> Result<(), Error> {
         let state_bytes = self.shared.read().bytes() + self.own.sums_bytes();
-        let limit = limit_of_generation(self.settings.generation_bytes.max(8 * state_bytes));
+        let usual = self.settings.generation_bytes.max(8 * state_bytes);
+        let limit = crate::crash::tuned("store.generation_bytes", usual);
         let boots = self.own.generations.get(&self.newest.number).map_or(0, |known| known.boots.len());
         if self.newest.bytes >= limit || self.newest.records >= MAX_RECORDS || boots >= MAX_BOOTS {
             self.roll()
@@ -309,15 +310,4 @@ impl Queue {
         aside.forget();
         reports.forget();
     }
-}
-
-/// Bytes after which a generation is full: `usual`, but where a fault test wants births and deaths all the time.
-#[cfg(feature = "failpoints")]
-fn limit_of_generation(usual: u64) -> u64 {
-    crate::crash::given("store.generation_bytes").and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn limit_of_generation(usual: u64) -> u64 {
-    usual
 }

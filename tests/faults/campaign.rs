@@ -11,6 +11,7 @@ use crate::bus::Broker;
 use crate::judge::{FarEnd, Terms};
 use crate::oracle::{CABLES, Said, Sources, leap, now_ms};
 use crate::plan::{Bus, End, Plan, Step, Theme};
+use crate::receipts::Receipts;
 use crate::rig::clickhouse::Engine;
 use crate::rig::gateway::{Hub, destinations, wait_for};
 use crate::rig::kafka::Kafka;
@@ -26,6 +27,8 @@ const POINT_PATIENCE: Duration = Duration::from_secs(6);
 const DRAIN: Duration = Duration::from_secs(90);
 /// What a source says to a gateway that listens is stored within this.
 const TAKEN_MS: i64 = 1_000;
+/// What the store may keep of it.
+const OUTAGE_BYTES: u64 = 3 << 20;
 /// How a start ends that finds no room even to open the store.
 const NO_SPACE: &str = "No space left on device (os error 28)";
 /// An outage of so long, in so many leaps.
@@ -62,6 +65,7 @@ pub(crate) struct Campaign<'a> {
     engine: &'a Engine,
     bus: Option<Broker<'a>>,
     mosquitto: Mosquitto,
+    receipts: Receipts,
     hub: Hub,
     sources: Sources,
     clock: Clock,
@@ -70,6 +74,8 @@ pub(crate) struct Campaign<'a> {
     listening: Vec<(i64, i64)>,
     /// Since when the gateway listens without anything in its way.
     since: Option<i64>,
+    /// The MQTT broker has forgotten all sessions at least once.
+    forgot: bool,
     /// The warehouse takes nothing until the theme lets it.
     is_away: bool,
     /// Spans of boots that were never synchronised.
@@ -94,7 +100,8 @@ pub(crate) fn run(plan: &Plan, engine: &Engine, kafka: Option<&Kafka>) -> Option
 impl<'a> Campaign<'a> {
     fn begin(plan: &'a Plan, engine: &'a Engine, bus: Option<Broker<'a>>) -> Option<Campaign<'a>> {
         let mosquitto = Mosquitto::start()?;
-        let mut hub = hub(plan, engine, &mosquitto, bus.as_ref());
+        let receipts = Receipts::before(mosquitto.port);
+        let mut hub = hub(plan, engine, receipts.port, bus.as_ref());
         let disk = match plan.theme {
             Theme::FullDisk => Some(SmallDisk::mount(&hub.data_dir())?),
             _ => None,
@@ -115,12 +122,14 @@ impl<'a> Campaign<'a> {
             engine,
             bus,
             mosquitto,
+            receipts,
             hub,
             clock,
             disk,
             outcome: Outcome::default(),
             listening: Vec::new(),
             since: None,
+            forgot: false,
             is_away: false,
             unsynced: Vec::new(),
             booted: now_ms(),
@@ -242,9 +251,18 @@ impl<'a> Campaign<'a> {
     fn meanwhile(&mut self, step: &Step) {
         if step.broker {
             self.sources.pause();
-            self.mosquitto.stop();
-            std::thread::sleep(Duration::from_millis(self.random.u64(0..300)));
-            self.mosquitto.launch();
+            if self.plan.forgets {
+                self.mosquitto.forget();
+                self.forgot = true;
+            } else {
+                self.mosquitto.stop();
+                std::thread::sleep(Duration::from_millis(self.random.u64(0..300)));
+                self.mosquitto.launch();
+            }
+            // Who has no session yet is told nothing: the gateway is back after half a second.
+            if self.forgot {
+                std::thread::sleep(Duration::from_millis(1_500));
+            }
             self.sources.resume();
         }
         if let (Some(bus), Some(Bus::Killed)) = (&self.bus, step.bus) {
@@ -396,9 +414,16 @@ impl<'a> Campaign<'a> {
     fn judge(&mut self, said: &Said, stat: &Value, last: (i64, i64)) {
         self.count(stat);
         self.outcome.wrong.extend(unbalanced(stat));
+        let given = self.receipts.given();
+        let forgot = self.forgot;
         let must = |device: &str, number: u32| {
             let at = said[device][number as usize - 1];
-            !device.starts_with("cable") || (at > last.0 + TAKEN_MS && at < last.1)
+            let in_the_end = at > last.0 + TAKEN_MS && at < last.1;
+            match device.starts_with("cable") {
+                true => in_the_end,
+                // The broker keeps what it has for a session that it knows.
+                false => in_the_end || !forgot || given.contains(&(device.to_owned(), number)),
+            }
         };
         let tallies = destinations(stat);
         let mut far_ends = vec![FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))];
@@ -446,6 +471,9 @@ fn armed(plan: &Plan, hub: &Hub, point: Option<(&str, u32)>) -> String {
     let clock = hub.dir.path().join("clock");
     let mut text =
         format!("clock=return({});store.generation_bytes=return({})", clock.display(), plan.generation_bytes);
+    if plan.theme == Theme::Outage {
+        text.push_str(&format!(";store.max_bytes=return({OUTAGE_BYTES})"));
+    }
     match point {
         Some((point, 0)) => text.push_str(&format!(";{point}=return")),
         Some((point, passes)) => text.push_str(&format!(";{point}={passes}*off->return")),
@@ -464,7 +492,7 @@ fn subscribed(hub: &Hub, mosquitto: &Mosquitto) {
     assert!(heard.is_some(), "no subscription: {}", hub.log());
 }
 
-fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto, bus: Option<&Broker<'_>>) -> Hub {
+fn hub(plan: &Plan, engine: &Engine, mqtt: u16, bus: Option<&Broker<'_>>) -> Hub {
     let hub = Hub::new("");
     let settings = engine.settings();
     let dir = hub.dir.path().to_owned();
@@ -477,10 +505,9 @@ fn hub(plan: &Plan, engine: &Engine, mosquitto: &Mosquitto, bus: Option<&Broker<
     let mut text = std::fs::read_to_string(hub.config()).expect("the configuration");
     text.push_str(&format!(
         "[store]\ncommit_interval = \"{} ms\"\n{store}\n\
-         [[mqtt]]\nname = \"ward\"\nurl = \"{}\"\n\
+         [[mqtt]]\nname = \"ward\"\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
          [[device]]\nname = \"bed\"\nprofile = \"mqtt-vitals-json\"\nmqtt = \"clinic/{{device}}/vitals\"\n",
         plan.commit_interval.as_millis(),
-        mosquitto.url(),
     ));
     for nth in 0..CABLES {
         let port = dir.join(format!("tty-{nth}"));

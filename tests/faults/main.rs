@@ -10,6 +10,7 @@ mod campaign;
 mod judge;
 mod oracle;
 mod plan;
+mod receipts;
 #[path = "../it/rig/mod.rs"]
 #[allow(dead_code, reason = "the integration tests' rig; this program needs some of it")]
 mod rig;
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
     // Without Kafka the rest is still worth a run; where everything is required the rig has failed here.
     let options: &[&str] = if wanted.nodes > 1 { &["--nodes", "3"] } else { &[] };
     let kafka = Kafka::own(options);
+    if let Some(kafka) = &kafka {
+        biogate::report::Kind::ALL.iter().for_each(|kind| kafka.make_topic(kind.topic(), 1, &[]));
+    }
     let mut table = Table::default();
     table.tells = wanted.tells;
     let began = Instant::now();

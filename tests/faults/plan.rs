@@ -58,7 +58,7 @@ pub(crate) enum Bus {
 pub(crate) struct Step {
     /// A fault of the warehouse's front, for so many inserts after some that go well.
     pub(crate) warehouse: Option<(&'static str, u32, u32)>,
-    /// The broker is restarted before this run's end.
+    /// The MQTT broker is restarted in the middle of the run.
     pub(crate) broker: bool,
     pub(crate) bus: Option<Bus>,
     pub(crate) end: End,
@@ -76,6 +76,8 @@ pub(crate) struct Plan {
     /// Whether messages carry a sequence, by which the profile knows twins. Without one only the packet id tells.
     pub(crate) sequences: bool,
     pub(crate) evicts: bool,
+    /// Restarts of the MQTT broker lose all sessions: then an obligation is what the gateway acknowledged.
+    pub(crate) forgets: bool,
     /// Kafka by transactions.
     pub(crate) exactly_once: bool,
     pub(crate) steps: Vec<Step>,
@@ -134,6 +136,7 @@ impl Plan {
             rotate_kib: random.u64(8..64),
             sequences: random.bool(),
             evicts: random.bool(),
+            forgets: random.u8(..) < 80,
             exactly_once,
         }
     }

@@ -2,9 +2,10 @@
 //! same ids; with `exactly_once` a reader of committed records sees each event once.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
-use crate::rig::gateway::{Hub, lines_of, wait_for};
+use crate::rig::gateway::{Hub, wait_for};
 use crate::rig::kafka::{Isolation, Kafka, Record, assert_once_in_order};
 use crate::rig::kafka_relay::{Relay, Request};
 
@@ -41,12 +42,19 @@ fn full_hub(kafka: &Kafka, relay: &Relay, topic: &str, way: &str) -> Hub {
     relay.cut();
     let mut replay = hub.command(&["replay", recording.to_str().unwrap(), "--full-speed"]);
     let mut replay = replay.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    let stored = || (lines_of(&archive).len() as u64 >= EVENTS).then_some(());
+    let stored = || (whole_lines(&archive) as u64 >= EVENTS).then_some(());
     wait_for(SOON * 3, stored).expect("all are stored");
     replay.kill().unwrap();
     replay.wait().unwrap();
     relay.open();
     hub
+}
+
+/// The last line may be half written yet.
+fn whole_lines(archive: &Path) -> usize {
+    let files = std::fs::read_dir(archive).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
+    let texts = files.iter().filter_map(|file| std::fs::read(file.path()).ok());
+    texts.map(|text| text.iter().filter(|byte| **byte == b'\n').count()).sum()
 }
 
 /// Kills it again and again while records are on their way; the last one drains.

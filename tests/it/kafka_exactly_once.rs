@@ -1,9 +1,10 @@
 //! `exactly_once` against a real Kafka: a reader of committed records sees each event once and in order, whatever happens.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use biogate::forward::Kind;
+use biogate::forward::health::State;
 use biogate::forward::kafka::Settings;
 use biogate::observation::Value;
 
@@ -88,11 +89,32 @@ async fn lost_acknowledgements_and_a_line_that_is_cut_in_a_transaction_double_no
     lane.commit(ward(510, 2_000)).await;
     lane.until("records on their way", |_| relay.produced() > before).await;
     relay.cut();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    lane.until("a reason", |_| lane.health.snapshot().state == State::Retrying).await;
     relay.open();
     delivered(&lane, 2_510).await;
     lane.shut_down().await;
     assert_once_in_order(&kafka.read_at_least(&hub.topic, 2_510, Isolation::Committed), 2_510);
+}
+
+#[tokio::test]
+async fn a_stop_in_an_outage_is_quick_and_the_next_process_sends_what_was_open() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (dir, hub, relay) = (tempfile::tempdir().unwrap(), Hub::new(&kafka), Relay::to(&kafka.brokers));
+    let lane = hub.start(dir.path(), &relay.address);
+    lane.commit(ward(0, 10)).await;
+    delivered(&lane, 10).await;
+    let before = relay.produced();
+    lane.commit(ward(10, 2_000)).await;
+    lane.until("records on their way", |_| relay.produced() > before).await;
+    relay.cut();
+    let begun = Instant::now();
+    lane.shut_down().await;
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    relay.open();
+    let lane = hub.start(dir.path(), &relay.address);
+    delivered(&lane, 2_010).await;
+    lane.shut_down().await;
+    assert_once_in_order(&kafka.read_at_least(&hub.topic, 2_010, Isolation::Committed), 2_010);
 }
 
 #[tokio::test]

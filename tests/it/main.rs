@@ -70,6 +70,7 @@ mod store_model;
 mod store_reports;
 mod store_rig;
 mod tidy;
+mod time;
 mod trouble;
 mod virtual_patient;
 mod wire_v1;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use biogate::observation::Value;
-use biogate::store::{Commit, Error, IntakeTally, Settings, Settled, Store, WhenFull};
+use biogate::store::{Commit, Error, IntakeTally, Settings, Settled, StateChange, Store, WhenFull};
 use tokio::time::timeout;
 
 use crate::store_rig::{
@@ -85,6 +85,12 @@ fn a_full_store_that_pauses_its_sources_takes_more_once_there_is_room() {
             next += 100;
         }
         assert!(store.stat().unhealthy.is_some_and(|why| why.contains("the store is full")), "{:?}", store.stat());
+        store.close().await.unwrap();
+        // Who opens it notes its clock and its name first. That must not wait for room: nothing would be forwarded then.
+        let store = open(&settings, &["a"]);
+        let state = vec![StateChange { key: "clock/anchors".to_owned(), value: Some(vec![1; 500]) }];
+        let noted = timeout(Duration::from_secs(5), store.commit(Commit { state, ..Commit::default() })).await;
+        noted.expect("at once").unwrap();
         assert!(drain(&store, "a").await == (0..next).collect::<Vec<_>>());
         store.commit(commit_of(next..next + 100)).await.unwrap();
         assert_balanced(&store);

@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
-use tokio::task::JoinHandle;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use crate::forward::Delivery;
@@ -23,6 +25,7 @@ use crate::forward::rows::{Batch, Rejected};
 use crate::store::Sequence;
 
 use super::client::TRANSACTION_TIMEOUT;
+use super::context::Shared;
 use super::cursor::{self, Cursor, Ids};
 use super::fences::{Fences, Meaning};
 use super::open::Open;
@@ -33,6 +36,8 @@ use super::{Settings, words};
 /// How long the brokers may take to give the id to this process; an earlier transaction has to end for that.
 const INIT_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Without a sign for so long, the reason is told.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// So often in a row may looking for a refused record break off.
 const MOST_BROKEN: u32 = 5;
 
@@ -42,17 +47,23 @@ pub(super) struct Exact {
     /// Here or on the blocking thread, never on both.
     session: Option<Box<Session>>,
     /// A try that its caller gave up on; it still owns the session.
-    working: Option<JoinHandle<(Box<Session>, Delivery)>>,
+    working: Option<oneshot::Receiver<(Box<Session>, Delivery)>>,
     settings: Arc<Settings>,
     health: Health,
     name: Arc<str>,
     /// Nobody waits for the outcome any more.
     stop: Arc<AtomicBool>,
+    /// Of the session's producer, also while the session is away.
+    news: News,
 }
+
+/// What the producer that is in use tells.
+type News = Arc<Mutex<Option<Arc<Shared>>>>;
 
 impl Exact {
     pub(super) fn new(name: &str, settings: Arc<Settings>, health: Health) -> Exact {
-        Exact { session: None, working: None, settings, health, name: name.into(), stop: Arc::default() }
+        let (stop, news) = (Arc::default(), News::default());
+        Exact { session: None, working: None, settings, health, name: name.into(), stop, news }
     }
 
     /// Sends the batch in a transaction of its own. A batch that failed is consumed: its range is read again.
@@ -61,12 +72,19 @@ impl Exact {
         self.reclaim().await;
         let mut session = self.session.take().unwrap_or_else(|| {
             let (settings, health) = (self.settings.clone(), self.health.clone());
-            Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone()))
+            Box::new(Session::new(settings, health, self.name.clone(), self.stop.clone(), self.news.clone()))
         });
-        self.working = Some(tokio::task::spawn_blocking(move || {
+        let (done, working) = oneshot::channel();
+        // Not a thread of the runtime, whose end would wait for it: librdkafka's call that adds the cursor to a
+        // transaction lasts as long as the brokers are away, whatever timeout it is given.
+        let runtime = Handle::current();
+        std::thread::spawn(move || {
+            let _entered = runtime.enter();
             let delivery = session.deliver(batch);
-            (session, delivery)
-        }));
+            // Nobody waits once the program ends.
+            done.send((session, delivery)).ok();
+        });
+        self.working = Some(working);
         self.reclaim().await.unwrap_or_else(|| {
             let reason = "the transaction ended unexpectedly; see the log".to_owned();
             Delivery::Again(Refusal::new(Trouble::Internal, reason))
@@ -75,19 +93,38 @@ impl Exact {
 
     /// Waits until the blocking thread gives the session back. Cancel-safe: a dropped call leaves the handle in place.
     async fn reclaim(&mut self) -> Option<Delivery> {
-        let joined = self.working.as_mut()?.await;
+        let handle = self.working.as_mut()?;
+        let joined = loop {
+            match timeout(PATIENCE, &mut *handle).await {
+                Ok(joined) => break joined,
+                Err(_) => silent(&self.news, &self.health, &self.settings),
+            }
+        };
         self.working = None;
         match joined {
             Ok((session, delivery)) => {
                 self.session = Some(session);
                 Some(delivery)
             }
-            Err(panic) => {
-                error!("a Kafka transaction ended: {panic}");
+            Err(_gone) => {
+                error!("the thread of a Kafka transaction panicked");
                 None
             }
         }
     }
+}
+
+/// Says why a try takes long, where nothing moves in it.
+fn silent(news: &News, health: &Health, settings: &Settings) {
+    let Some(shared) = news.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+    if shared.events.progress().elapsed() < PATIENCE {
+        return;
+    }
+    let refusal = shared.word().unwrap_or_else(|| {
+        let reason = format!("{} does not answer", settings.brokers.join(", "));
+        Refusal::new(Trouble::Timeout, reason)
+    });
+    health.retrying(refusal.trouble.name(), &refusal.reason, 1);
 }
 
 impl Drop for Exact {
@@ -118,6 +155,7 @@ struct Session {
     /// Rows of the range that begins there, which the brokers refuse for what they are.
     refused: (Sequence, BTreeMap<usize, String>),
     stop: Arc<AtomicBool>,
+    news: News,
 }
 
 /// The id is ours, and the cursor was read.
@@ -140,7 +178,7 @@ struct Sent {
 }
 
 impl Session {
-    fn new(settings: Arc<Settings>, health: Health, name: Arc<str>, stop: Arc<AtomicBool>) -> Session {
+    fn new(settings: Arc<Settings>, health: Health, name: Arc<str>, stop: Arc<AtomicBool>, news: News) -> Session {
         Session {
             settings,
             health,
@@ -152,6 +190,7 @@ impl Session {
             started: Instant::now(),
             refused: (0, BTreeMap::new()),
             stop,
+            news,
         }
     }
 
@@ -204,6 +243,7 @@ impl Session {
             made?;
         }
         let Some(open) = &self.open else { return Ok(()) };
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some(open.shared.clone());
         let who = open.shared.who();
         if let Err(error) = again(INIT_PATIENCE, &self.stop, |left| open.producer.init_transactions(left)) {
             let refusal = not_done(&error, open);

@@ -17,8 +17,10 @@ use super::{survey, words};
 
 /// All reports must be in by then; what is left of the timeout is for the commit.
 const REPORTS_PATIENCE: Duration = Duration::from_millis(TRANSACTION_TIMEOUT.as_millis() as u64 - 1_500);
-/// How long a commit or an abort is tried before its outcome counts as unknown.
-const END_PATIENCE: Duration = Duration::from_secs(15);
+/// How long a commit is tried before its outcome counts as unknown.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(15);
+/// The same of an abort. Without it the producer is given up, which has the same effect.
+const ABORT_PATIENCE: Duration = Duration::from_secs(3);
 /// The longest single call: in between it is seen whether anybody still waits for it.
 const CALL: Duration = Duration::from_secs(1);
 /// Between looks at a queue that is all but empty.
@@ -80,7 +82,7 @@ impl<'a> Transaction<'a> {
     /// Ends it so that nothing of it is ever seen.
     pub(super) fn abort(&self) -> Result<(), Failure> {
         let producer = &self.open.producer;
-        match again(END_PATIENCE, self.stop, |left| producer.abort_transaction(left)) {
+        match again(ABORT_PATIENCE, self.stop, |left| producer.abort_transaction(left)) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.lost(&error)),
         }
@@ -215,7 +217,7 @@ pub(super) fn commit(transaction: Transaction<'_>) -> Result<(u64, u64), Failure
         std::thread::sleep(LOOK_AGAIN);
     }
     crash_point!("kafka.commit.before");
-    let committed = again(END_PATIENCE, transaction.stop, |left| producer.commit_transaction(left));
+    let committed = again(COMMIT_PATIENCE, transaction.stop, |left| producer.commit_transaction(left));
     crash_point!("kafka.commit.after");
     match committed {
         Ok(()) => Ok((outcome.delivered, outcome.bytes)),

@@ -102,6 +102,7 @@ fn commit(seed: u64, random: &mut fastrand::Rng, last: &mut u64, aside: &mut u64
             stored: count,
             ..IntakeTally::default()
         },
+        ..Commit::default()
     }
 }
 
