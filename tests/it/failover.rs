@@ -46,7 +46,10 @@ const HOUR_MS: u64 = 3_600_000;
 
 fn ids(dir: &Path) -> Vec<String> {
     let Ok(files) = std::fs::read_dir(dir.join("archive")) else { return Vec::new() };
-    let text: String = files.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
+    let paths = files.map(|entry| entry.unwrap().path());
+    // Reports stand beside the events, in files of their own.
+    let events = paths.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("events-"));
+    let text: String = events.map(|path| std::fs::read_to_string(path).unwrap()).collect();
     let id =
         |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["event_id"].as_str().unwrap().to_owned();
     text.lines().map(id).collect()
