@@ -174,7 +174,12 @@ impl Gateway {
         };
         let intake = tokio::spawn(Intake::new(parts).run(deliveries, draining));
         let sources = sources::Running::default();
-        let quarantine = Arc::new(Quarantine::new(store.clone(), catalog.clone(), timekeeping.timeline()));
+        let quarantine = Arc::new(Quarantine::new(
+            store.clone(),
+            catalog.clone(),
+            timekeeping.timeline(),
+            destination_names(&config),
+        ));
         let (gone, last_day, account_ends) = covering::ends();
         let (ordering, orders) = mpsc::channel(ORDERS);
         let board = Arc::new(Board {
@@ -380,11 +385,15 @@ pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
 }
 
+fn destination_names(config: &Config) -> Vec<String> {
+    config.destinations.iter().map(|to| to.name.clone()).collect()
+}
+
 /// What is set aside in a store, read again by this plan's profiles and limits, for a command while no gateway runs.
 pub fn quarantine(store: &Store, plan: &Plan) -> anyhow::Result<Quarantine> {
     let catalog = Arc::new(RwLock::new(Arc::new(catalog(&plan.config, &plan.profiles)?)));
     let (_, timeline) = watch::channel(Arc::new(timekeeping::stored(store)));
-    Ok(Quarantine::new(store.clone(), catalog, timeline))
+    Ok(Quarantine::new(store.clone(), catalog, timeline, destination_names(&plan.config)))
 }
 
 /// Finds what is wrong with the entries before anything is opened.

@@ -42,6 +42,8 @@ pub struct Quarantine {
     store: Store,
     catalog: Arc<RwLock<Arc<Catalog>>>,
     timeline: watch::Receiver<Arc<Timeline>>,
+    /// Names of the configured destinations.
+    destinations: Vec<String>,
     /// Two replays at once would bring the same entry back twice.
     one_at_a_time: Mutex<()>,
 }
@@ -83,13 +85,14 @@ pub struct Told {
 }
 
 impl Quarantine {
-    /// What is set aside in this store.
+    /// What is set aside in this store, and the names of the destinations that it can go to.
     pub fn new(
         store: Store,
         catalog: Arc<RwLock<Arc<Catalog>>>,
         timeline: watch::Receiver<Arc<Timeline>>,
+        destinations: Vec<String>,
     ) -> Quarantine {
-        Quarantine { store, catalog, timeline, one_at_a_time: Mutex::new(()) }
+        Quarantine { store, catalog, timeline, destinations, one_at_a_time: Mutex::new(()) }
     }
 
     /// The newest `limit` of the entries that are meant, oldest of them first.
@@ -122,7 +125,8 @@ impl Quarantine {
             let state = |prefix: &str| value_of(&self.store, &format!("{prefix}{device}"));
             (state(crate::intake::DEVICE_STATE), state(REPLAY_STATE))
         };
-        let mut replaying = Replaying::new(&self.store, &catalog, &timeline, &stored, dry_run);
+        let reread = Rereader::new(&catalog, &timeline.anchors, &stored);
+        let mut replaying = Replaying::new(&self.store, reread, &timeline, &self.destinations, dry_run);
         let mut scan = Scan::new(&self.store);
         let mut left: HashSet<Arc<str>> = HashSet::new();
         while let Some(page) = scan.page().await? {

@@ -266,7 +266,11 @@ impl Forwarder {
             self.begin(&range).await?;
         }
         self.out().health.enter(Doing::Delivering);
-        let chunks = self.store.read(&range).await?;
+        let mut chunks = self.store.read(&range).await?;
+        // What one destination of a failover did not take is for whichever is active now.
+        let outs = &self.outs;
+        let is_ours = |only: &mut Arc<str>| outs.iter().any(|out| out.name == *only);
+        chunks.iter_mut().for_each(|chunk| drop(chunk.only_for.take_if(is_ours)));
         let timeline = self.inputs.timeline.borrow().clone();
         if !timeline.bases.contains_key(&range.basis) {
             let reason = format!("basis {} of a batch in hand is not known; it stays stored", range.basis);

@@ -1,11 +1,10 @@
 //! What a replay brings back, commit by commit: a commit has one run and one destination or all.
 
-use super::again::{Again, Rereader, Stored};
+use super::again::{Again, Rereader};
 use super::filter::shown_event;
 use super::scan::Scanned;
 use super::{MOST_TOLD, Outcome, REPLAY_STATE, Told, short};
 use crate::intake::{MAX_COLLECTED_BYTES, MAX_OBSERVATIONS, carried_bytes};
-use crate::interpret::Catalog;
 use crate::observation::Observation;
 use crate::resolve::{Resolved, Resolver, Timeline};
 use crate::store::{
@@ -34,7 +33,7 @@ pub(super) struct Replaying<'a> {
     reread: Rereader<'a>,
     timeline: &'a Timeline,
     resolver: Option<Resolver<'a>>,
-    configured: Vec<String>,
+    configured: &'a [String],
     dry_run: bool,
     commit: Commit,
     /// Bytes of the commit's observations before compression, and of what it sets aside anew.
@@ -46,19 +45,19 @@ pub(super) struct Replaying<'a> {
 impl<'a> Replaying<'a> {
     pub(super) fn new(
         store: &'a Store,
-        catalog: &'a Catalog,
+        reread: Rereader<'a>,
         timeline: &'a Timeline,
-        stored: &'a Stored<'a>,
+        configured: &'a [String],
         dry_run: bool,
     ) -> Self {
         let anchors = &timeline.anchors;
         let basis = timeline.bases.last_key_value().map(|(_, basis)| basis);
         Replaying {
             store,
-            reread: Rereader::new(catalog, anchors, stored),
+            reread,
             timeline,
             resolver: basis.map(|basis| Resolver::new(anchors, anchors.version(), basis)),
-            configured: store.ledger().destinations.into_iter().map(|(name, _)| name).collect(),
+            configured,
             dry_run,
             commit: Commit::default(),
             bytes: 0,

@@ -57,6 +57,7 @@ mod persons_model;
 mod profiles;
 mod quarantine;
 mod quarantine_model;
+mod quarantine_store;
 mod readme;
 mod replay;
 mod reports;
