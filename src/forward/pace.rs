@@ -26,11 +26,13 @@ pub(super) struct Pace {
     rows: u64,
     /// It had to shrink: from then on it grows in small steps.
     careful: bool,
+    /// The batch in hand made it shrink: that it is refused again says nothing of a smaller one.
+    judged: bool,
 }
 
 impl Pace {
     pub(super) fn new(limit: BatchLimit) -> Pace {
-        Pace { limit, rows: limit.usual_rows, careful: false }
+        Pace { limit, rows: limit.usual_rows, careful: false, judged: false }
     }
 
     /// The most rows of the next batch. `overloaded` is what an overloaded peer is helped with: fewer and larger batches.
@@ -41,6 +43,9 @@ impl Pace {
     /// A batch was delivered in `took`, and so many events wait behind it.
     pub(super) fn delivered(&mut self, took: Duration, waiting: u64) {
         let BatchLimit { usual_rows, most_rows, .. } = self.limit;
+        if std::mem::take(&mut self.judged) {
+            return;
+        }
         if took >= SLOW {
             return self.shrink();
         }
@@ -57,8 +62,11 @@ impl Pace {
     /// A try failed.
     pub(super) fn failed(&mut self, failure: Failure) {
         match failure {
-            Failure::Heavy | Failure::Slow => self.shrink(),
-            Failure::Unavailable | Failure::Overload { .. } => {}
+            Failure::Heavy | Failure::Slow if !self.judged => {
+                self.shrink();
+                self.judged = true;
+            }
+            Failure::Heavy | Failure::Slow | Failure::Unavailable | Failure::Overload { .. } => {}
         }
     }
 
@@ -105,6 +113,10 @@ mod tests {
         assert_eq!(pace.rows(0), 8_192);
         pace.failed(Failure::Heavy);
         pace.failed(Failure::Slow);
+        assert_eq!(pace.rows(0), 4_096, "the batch in hand is as large as it was");
+        pace.delivered(MOMENT, 1_000_000);
+        pace.failed(Failure::Slow);
+        pace.delivered(SLOW, 1_000_000);
         assert_eq!(pace.rows(20_000), 2_048, "what cannot take so much is not given more for being busy");
         pace.delivered(MOMENT, 1_000_000);
         assert_eq!(pace.rows(0), 3_072, "and grows in small steps");

@@ -30,6 +30,8 @@ mod clickhouse_check;
 mod configuration;
 #[cfg(feature = "clickhouse")]
 mod failover;
+#[cfg(all(feature = "clickhouse", feature = "kafka"))]
+mod failover_kafka;
 mod file;
 mod forward;
 mod framing;
