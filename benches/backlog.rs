@@ -145,7 +145,9 @@ fn tenths(what: &str, costs: &[f64]) {
 }
 
 fn files(archive: &Path) -> Vec<PathBuf> {
-    fs::read_dir(archive).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default()
+    let entries = fs::read_dir(archive).into_iter().flatten().flatten();
+    let events = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("events-"));
+    events.map(|entry| entry.path()).collect()
 }
 
 fn count_lines(archive: &Path) -> u64 {

@@ -163,6 +163,7 @@ pub(crate) fn each_line(archive: &Path, mut line: impl FnMut(&str)) {
 fn files(archive: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(archive).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("events-")));
     files.sort();
     files
 }

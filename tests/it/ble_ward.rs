@@ -171,6 +171,7 @@ impl Drop for Ward {
 fn whole_lines(folder: &Path) -> Vec<Value> {
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = files.map(|entry| entry.path()).collect();
+    files.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("events-")));
     files.sort();
     let mut events = Vec::new();
     for text in files.iter().filter_map(|file| std::fs::read_to_string(file).ok()) {

@@ -53,7 +53,8 @@ fn full_hub(kafka: &Kafka, relay: &Relay, topic: &str, way: &str) -> Hub {
 /// The last line may be half written yet.
 fn whole_lines(archive: &Path) -> usize {
     let files = std::fs::read_dir(archive).map(|entries| entries.flatten().collect()).unwrap_or_else(|_| Vec::new());
-    let texts = files.iter().filter_map(|file| std::fs::read(file.path()).ok());
+    let events = files.iter().filter(|file| file.file_name().to_string_lossy().starts_with("events-"));
+    let texts = events.filter_map(|file| std::fs::read(file.path()).ok());
     texts.map(|text| text.iter().filter(|byte| **byte == b'\n').count()).sum()
 }
 
