@@ -49,7 +49,7 @@ pub(crate) struct Outcome {
     pub(crate) mistimed: u64,
     pub(crate) estimated: u64,
     pub(crate) excused: u64,
-    /// Records with an event_id that was there: at-least-once delivery to Kafka.
+    /// Events with an event_id that was there, where only the first is promised to count.
     pub(crate) repeated: u64,
     pub(crate) slowest_start: Duration,
     /// KiB, one look before each end of a run that had warmed up.
@@ -430,8 +430,11 @@ impl<'a> Campaign<'a> {
             }
         };
         let tallies = destinations(stat);
-        let mut far_ends = vec![FarEnd::warehouse(self.engine), FarEnd::files(&self.hub.dir.path().join("archive"))];
-        far_ends.extend(self.bus.as_ref().map(Broker::far_end));
+        // A cursor may be among what was damaged: then its range comes again, with the same event ids.
+        let again = self.plan.theme == Theme::Damage;
+        let archive = self.hub.dir.path().join("archive");
+        let mut far_ends = vec![FarEnd::warehouse(self.engine, again), FarEnd::files(&archive, again)];
+        far_ends.extend(self.bus.as_ref().map(|bus| bus.far_end(again)));
         for far in far_ends {
             let Some((_, tally)) = tallies.iter().find(|(name, _)| name == far.name) else { continue };
             let count = |key: &str| tally[key].as_u64().unwrap_or(0);

@@ -1,9 +1,9 @@
 //! The far end: what arrived, compared with what was said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::oracle::{Said, number_of};
 use crate::rig::clickhouse::Engine;
@@ -40,6 +40,7 @@ pub(crate) struct FarEnd {
     pub(crate) ordered: bool,
     /// Events that came again where the promise is once by event_id; only the first of each is judged.
     pub(crate) repeated: u64,
+    seen: Option<HashSet<String>>,
 }
 
 /// What may be missing and how times are judged.
@@ -67,56 +68,41 @@ pub(crate) struct Verdict {
 
 impl FarEnd {
     /// Every raw row of the campaign's database: what ClickHouse would merge away counts.
-    pub(crate) fn warehouse(engine: &Engine) -> FarEnd {
+    pub(crate) fn warehouse(engine: &Engine, by_event_id: bool) -> FarEnd {
         let text = engine.sql(
-            "SELECT device_id, value, toUnixTimestamp64Milli(timestamp), clock, event_id FROM biometric_events \
-             WHERE event_type = 'heart_rate' FORMAT TSV",
+            "SELECT device_id, event_type, value, toUnixTimestamp64Milli(timestamp), clock, event_id \
+             FROM biometric_events FORMAT TSV",
         );
-        let readings = text.lines().map(|line| {
+        let mut far = FarEnd { ordered: false, ..FarEnd::empty("warehouse", by_event_id) };
+        for line in text.lines() {
             let mut cells = line.split('\t');
-            let mut cell = || cells.next().unwrap_or_default().to_owned();
-            let (device, value, timestamp, clock, event_id) = (cell(), cell(), cell(), cell(), cell());
-            Arrived {
-                device,
-                number: number_of(value.parse().expect("a value")),
-                event_id,
-                timestamp: timestamp.parse().expect("a time"),
-                synced: clock == "synced",
-            }
-        });
-        let steps = engine.sql(
-            "SELECT device_id, sum(value) FROM biometric_events WHERE event_type = 'steps' GROUP BY device_id FORMAT TSV",
-        );
-        FarEnd {
-            name: "warehouse",
-            readings: readings.collect(),
-            events: engine.sql("SELECT count() FROM biometric_events").trim().parse().expect("a count"),
-            steps: steps
-                .lines()
-                .filter_map(|line| line.split_once('\t'))
-                .map(|(d, n)| (d.to_owned(), n.parse().expect("a sum")))
-                .collect(),
-            ordered: false,
-            repeated: 0,
+            let mut cell = || cells.next().unwrap_or_default();
+            let (device, event_type, value, timestamp, clock) = (cell(), cell(), cell(), cell(), cell());
+            let (value, timestamp): (f64, i64) = (value.parse().expect("a value"), timestamp.parse().expect("a time"));
+            far.take(&json!({
+                "device_id": device, "event_type": event_type, "value": value, "timestamp": timestamp, "clock": clock,
+                "event_id": cell(),
+            }));
         }
+        far
     }
 
     /// Every line of the files, in the order in which they were written.
-    pub(crate) fn files(dir: &Path) -> FarEnd {
-        let mut far = FarEnd::empty("archive");
+    pub(crate) fn files(dir: &Path, by_event_id: bool) -> FarEnd {
+        let mut far = FarEnd::empty("archive", by_event_id);
         for file in in_order(dir) {
             let text = std::fs::read_to_string(&file).expect("reading an archive file");
             for line in text.lines() {
-                let event: Value = serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"));
-                far.take(&event);
+                far.take(&serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}")));
             }
         }
         far
     }
 
-    /// Nothing yet, of a destination that keeps an order.
-    pub(crate) fn empty(name: &'static str) -> FarEnd {
-        FarEnd { name, readings: Vec::new(), events: 0, steps: BTreeMap::new(), ordered: true, repeated: 0 }
+    /// Nothing yet, of a destination that keeps an order. `by_event_id`: only the first of each event is judged.
+    pub(crate) fn empty(name: &'static str, by_event_id: bool) -> FarEnd {
+        let seen = by_event_id.then(HashSet::new);
+        FarEnd { name, readings: Vec::new(), events: 0, steps: BTreeMap::new(), ordered: true, repeated: 0, seen }
     }
 
     /// Where a counter's increments do not add up to what the device counted from its first to its last reading here.
@@ -133,8 +119,12 @@ impl FarEnd {
 
     /// One event in its JSON form.
     pub(crate) fn take(&mut self, event: &Value) {
-        self.events += 1;
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(text("event_id"))) {
+            self.repeated += 1;
+            return;
+        }
+        self.events += 1;
         let value = event["value"].as_f64().expect("a value");
         match event["event_type"].as_str() {
             Some("heart_rate") => self.readings.push(Arrived {

@@ -109,7 +109,10 @@ impl Table {
         println!("| readings looked for and found, all destinations | {} |", self.readings);
         println!("| lost, doubled, reordered | {}, {}, {} |", self.lost, self.doubled, self.reordered);
         println!("| more than 1 s from the truth; marked as estimated | {}; {} |", self.mistimed, self.estimated);
-        println!("| records again in Kafka without transactions, known by event_id | {} |", self.repeated);
+        println!(
+            "| sent again and known by event_id: Kafka without transactions, and after damage | {} |",
+            self.repeated
+        );
         println!("| damaged or evicted, and counted as that | {} |", self.excused);
         println!(
             "| slowest start; starts that a full disk refused | {} ms; {} |",
