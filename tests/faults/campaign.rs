@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::bus::Broker;
+use crate::hub::{armed, hub, subscribed};
 use crate::judge::{FarEnd, Terms};
 use crate::oracle::{CABLES, Said, Sources, leap, now_ms};
 use crate::plan::{Bus, End, Plan, Step, Theme};
@@ -15,7 +16,7 @@ use crate::receipts::Receipts;
 use crate::rig::clickhouse::Engine;
 use crate::rig::gateway::{Hub, destinations, wait_for};
 use crate::rig::kafka::Kafka;
-use crate::rig::mosquitto::{Mosquitto, note};
+use crate::rig::mosquitto::Mosquitto;
 use crate::rig::pty::Pty;
 use crate::trouble::{Clock, SmallDisk, flip};
 
@@ -29,8 +30,6 @@ const BUS_PATIENCE: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(90);
 /// What a source says to a gateway that listens is stored within this.
 const TAKEN_MS: i64 = 1_000;
-/// What the store may keep of it.
-const OUTAGE_BYTES: u64 = 3 << 20;
 /// How a start ends that finds no room even to open the store.
 const NO_SPACE: &str = "No space left on device (os error 28)";
 /// An outage of so long, in so many leaps.
@@ -471,73 +470,6 @@ impl<'a> Campaign<'a> {
             }
         }
     }
-}
-
-/// `FAILPOINTS` of a run.
-fn armed(plan: &Plan, hub: &Hub, point: Option<(&str, u32)>) -> String {
-    let clock = hub.dir.path().join("clock");
-    let mut text =
-        format!("clock=return({});store.generation_bytes=return({})", clock.display(), plan.generation_bytes);
-    if plan.theme == Theme::Outage {
-        text.push_str(&format!(";store.max_bytes=return({OUTAGE_BYTES})"));
-    }
-    match point {
-        Some((point, 0)) => text.push_str(&format!(";{point}=return")),
-        Some((point, passes)) => text.push_str(&format!(";{point}={passes}*off->return")),
-        None => {}
-    }
-    text
-}
-
-/// The session must exist before the first message: MQTT keeps nothing for a client that it has never seen.
-fn subscribed(hub: &Hub, mosquitto: &Mosquitto) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let heard = wait_for(Duration::from_secs(20), || {
-        runtime.block_on(mosquitto.publish(vec![note("clinic/probe/vitals", "{}")]));
-        (hub.stat()?["ledger"]["intake"]["accepted"] != 0).then_some(())
-    });
-    assert!(heard.is_some(), "no subscription: {}", hub.log());
-}
-
-fn hub(plan: &Plan, engine: &Engine, mqtt: u16, bus: Option<&Broker<'_>>) -> Hub {
-    let hub = Hub::new("");
-    let settings = engine.settings();
-    let dir = hub.dir.path().to_owned();
-    let store = match plan.theme {
-        Theme::FullDisk => "max_bytes = \"24 MiB\"\nmin_free = \"2 MiB\"\nwhen_full = \"pause-sources\"",
-        Theme::Outage if plan.evicts => "max_bytes = \"16 MiB\"\nmin_free = \"1 MiB\"\nwhen_full = \"evict-oldest\"",
-        Theme::Outage => "max_bytes = \"16 MiB\"\nmin_free = \"1 MiB\"\nwhen_full = \"pause-sources\"",
-        Theme::Kills | Theme::Damage | Theme::Clock => "min_free = \"1 MiB\"",
-    };
-    let mut text = std::fs::read_to_string(hub.config()).expect("the configuration");
-    text.push_str(&format!(
-        "[store]\ncommit_interval = \"{} ms\"\n{store}\n\
-         [[mqtt]]\nname = \"ward\"\nurl = \"mqtt://127.0.0.1:{mqtt}\"\n\
-         [[device]]\nname = \"bed\"\nprofile = \"mqtt-vitals-json\"\nmqtt = \"clinic/{{device}}/vitals\"\n",
-        plan.commit_interval.as_millis(),
-    ));
-    for nth in 0..CABLES {
-        let port = dir.join(format!("tty-{nth}"));
-        text.push_str(&format!(
-            "[[device]]\nname = \"cable-{nth}\"\nprofile = \"serial-vitals-line\"\nserial = {port:?}\n"
-        ));
-    }
-    text.push_str(&format!(
-        "[[destination]]\nname = \"warehouse\"\nkind = \"clickhouse\"\nurl = {:?}\ndatabase = {:?}\nuser = {:?}\n\
-         password_file = {:?}\n\
-         [[destination]]\nname = \"archive\"\nkind = \"file\"\ndir = {:?}\nrotate = {{ bytes = \"{} KiB\" }}\n",
-        settings.url,
-        settings.database,
-        settings.user.unwrap_or_default(),
-        settings.password_file.unwrap_or_default(),
-        dir.join("archive"),
-        plan.rotate_kib,
-    ));
-    if let Some(bus) = bus {
-        text.push_str(&bus.configuration());
-    }
-    std::fs::write(hub.config(), text).expect("writing the configuration");
-    hub
 }
 
 /// Where a ledger does not balance.

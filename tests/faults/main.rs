@@ -7,6 +7,7 @@
 
 mod bus;
 mod campaign;
+mod hub;
 mod judge;
 mod oracle;
 mod plan;
