@@ -58,15 +58,34 @@ fn the_configuration_runs_and_its_rows_are_there_once_each() {
 /// The README's Bluetooth entries are accepted; a hub with a radio is not needed for that.
 #[test]
 fn the_bluetooth_configuration_passes_the_check() {
-    let block =
-        README.split("```toml\n").nth(2).and_then(|rest| rest.split("```").next()).expect("a second toml block");
-    assert!(block.contains("[ble]"), "{block}");
+    let block = toml_with("[ble]");
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("room-12"), "00112233445566778899aabbccddeeff\n").unwrap();
     let block = block.replace("/run/credentials/biogate.service", folder.path().to_str().unwrap());
     let hub = Hub::new(&format!("{block}[[destination]]\nname = \"a\"\nkind = \"file\"\ndir = \"/nonexistent\"\n"));
     let (code, said, error) = hub.output(&["check", "--offline"]);
     assert!(code == 0 && said.contains("2 devices"), "{said}{error}");
+}
+
+/// The README's Kafka destination is accepted as it stands.
+#[cfg(feature = "kafka")]
+#[test]
+fn the_kafka_destination_passes_the_check() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["kafka", "ca.pem"] {
+        std::fs::write(folder.path().join(file), "secret\n").unwrap();
+    }
+    let here = folder.path().to_str().unwrap();
+    let block =
+        toml_with("exactly_once").replace("/run/credentials/biogate.service", here).replace("/etc/biogate", here);
+    let (code, said, error) = Hub::new(&block).output(&["check", "--offline"]);
+    assert!(code == 0 && said.contains("1 destinations"), "{said}{error}");
+}
+
+/// The block of the README that holds this.
+fn toml_with(what: &str) -> &'static str {
+    let blocks = README.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.into_iter().find(|block| block.contains(what)).expect("a toml block of the README")
 }
 
 const TABLE_BEGINS: &str = "<!-- sensors: written by BIOGATE_WRITE_README=1 cargo test --test it readme -->\n";
