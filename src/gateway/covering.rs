@@ -225,3 +225,6 @@ fn report(gateway: &str, device: &str, row: &Row) -> Report {
     columns.insert("version".to_owned(), row.version.into());
     Report { kind: Kind::Coverage, key: device.to_owned(), row: serde_json::Value::Object(columns).to_string() }
 }
+
+#[cfg(test)]
+mod tests;
