@@ -2,6 +2,8 @@
 //!
 //! Of each broker the last `2 x window` messages are remembered: all that can be unacknowledged, and as many whose
 //! acknowledgement may have been lost. Each takes one state key, a slot of a ring, and is committed with what came of it.
+//! Each has a number too, so that a new process goes on where the last one stood, and of two messages under one packet id
+//! (a broker that restarts begins its ids anew) knows the newer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,20 +25,31 @@ struct Ring {
     by_packet: HashMap<u16, (usize, u64)>,
     /// Slot to packet id.
     slots: Vec<u16>,
-    next: usize,
+    /// The number of the next message.
+    next: u64,
 }
 
+/// A slot's state: packet id, payload hash, the message's number.
+type Mark = (u16, u64, u64);
+
 impl Repeats {
-    /// What was committed before. Where the ring's head stood is not kept: the slots are written over from the first.
+    /// What was committed before.
     pub(super) fn from_state(store: &Store) -> Self {
+        Repeats::from_slots(store.state(PUBLISH_STATE))
+    }
+
+    fn from_slots(slots: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        let parsed = slots.into_iter().filter_map(|(key, value)| {
+            let (broker, slot) = key.strip_prefix(PUBLISH_STATE)?.rsplit_once('/')?;
+            Some((mark(&value)?, broker.to_owned(), slot.parse::<usize>().ok()?))
+        });
+        let mut marks: Vec<_> = parsed.collect();
+        marks.sort_unstable_by_key(|((_, _, number), ..)| *number);
         let mut repeats = Repeats::default();
-        for (key, value) in store.state(PUBLISH_STATE) {
-            let place = key[PUBLISH_STATE.len()..].rsplit_once('/');
-            let parsed = place.and_then(|(broker, slot)| Some((broker, slot.parse::<usize>().ok()?)));
-            let marks: Option<(u16, u64)> = serde_cbor::from_slice(&value).ok();
-            if let (Some((broker, slot)), Some((packet_id, hash))) = (parsed, marks) {
-                repeats.brokers.entry(broker.into()).or_default().put(slot, packet_id, hash);
-            }
+        for ((packet_id, hash, number), broker, slot) in marks {
+            let ring = repeats.brokers.entry(broker.into()).or_default();
+            ring.put(slot, packet_id, hash);
+            ring.next = number + 1;
         }
         repeats
     }
@@ -54,13 +67,20 @@ impl Repeats {
     /// Remembers the message; the change goes into the commit that carries what came of it.
     pub(super) fn remember(&mut self, publish: &Publish) -> StateChange {
         let ring = self.brokers.entry(publish.broker.clone()).or_default();
-        let slot = ring.next % (2 * publish.window.max(1));
-        ring.next = slot + 1;
+        let mark: Mark = (publish.packet_id, publish.payload_hash, ring.next);
+        let slot = (ring.next % (2 * publish.window.max(1) as u64)) as usize;
+        ring.next += 1;
         ring.put(slot, publish.packet_id, publish.payload_hash);
-        // Two integers into a Vec: serde_cbor has no failure for them.
-        let value = serde_cbor::to_vec(&(publish.packet_id, publish.payload_hash)).unwrap_or_default();
+        // Three integers into a Vec: serde_cbor has no failure for them.
+        let value = serde_cbor::to_vec(&mark).unwrap_or_default();
         StateChange { key: format!("{PUBLISH_STATE}{}/{slot}", publish.broker), value: Some(value) }
     }
+}
+
+/// A slot as it is written, or as it was before messages had numbers.
+fn mark(value: &[u8]) -> Option<Mark> {
+    let unnumbered = || serde_cbor::from_slice::<(u16, u64)>(value).map(|(packet_id, hash)| (packet_id, hash, 0));
+    serde_cbor::from_slice(value).or_else(|_| unnumbered()).ok()
 }
 
 impl Ring {
@@ -106,5 +126,45 @@ mod tests {
         assert!(!repeats.is_repeat(&publish(1, 1, true)), "written over");
         assert!((2..=5).all(|packet_id| repeats.is_repeat(&publish(packet_id, 1, true))));
         assert_eq!(repeats.brokers["ward"].by_packet.len(), 4);
+    }
+
+    /// A new process that finds what these commits left.
+    fn after(commits: &[StateChange]) -> Repeats {
+        let slots: HashMap<_, _> =
+            commits.iter().map(|change| (change.key.clone(), change.value.clone().unwrap())).collect();
+        Repeats::from_slots(slots)
+    }
+
+    #[test]
+    fn a_new_process_goes_on_in_the_ring_where_the_last_one_stood() {
+        let mut commits = vec![];
+        for packet_id in 1..=3 {
+            let mut process = after(&commits);
+            commits.push(process.remember(&publish(packet_id, 1, false)));
+        }
+        let process = after(&commits);
+        assert!((1..=3).all(|packet_id| process.is_repeat(&publish(packet_id, 1, true))));
+    }
+
+    #[test]
+    fn of_two_messages_under_one_packet_id_the_newer_counts_after_a_restart() {
+        let mut process = Repeats::default();
+        let commits: Vec<_> =
+            [(7, 70), (8, 80), (7, 71)].map(|(id, hash)| process.remember(&publish(id, hash, false))).into();
+        for commits in [commits.clone(), commits.into_iter().rev().collect()] {
+            let process = after(&commits);
+            assert!(process.is_repeat(&publish(7, 71, true)));
+            assert!(
+                !process.is_repeat(&publish(7, 70, true)),
+                "the broker gave the id away again: this one was settled"
+            );
+        }
+    }
+
+    #[test]
+    fn slots_of_before_messages_had_numbers_are_read() {
+        let value = serde_cbor::to_vec(&(7u16, 70u64)).unwrap();
+        let process = Repeats::from_slots([("publish/ward/0".to_owned(), value)]);
+        assert!(process.is_repeat(&publish(7, 70, true)));
     }
 }
