@@ -6,7 +6,7 @@
 --       --param_from '2026-11-25 13:00:00' --param_until '2026-11-25 16:00:00' --queries-file reassign.sql
 --
 -- Times are UTC; `until` is not included.  Every hub's events follow that hub's own statements, and events of an instant
--- that no statement speaks of stay as they are.  An event that changes hands becomes two rows, as schema_v1.sql asks: the
+-- that no statement speaks of stay as they are.  An event that changes hands becomes two rows, as migrations/0001_landing_zone.sql asks: the
 -- old key with version+1 and deleted=1, and the new row with the same event_id.  The room stays.  The hourly views follow
 -- by themselves; reconciliation counts events and not persons.
 INSERT INTO biometric_events (event_id, user_id, event_type, component, value, unit, timestamp, period_start, tz_offset_min,

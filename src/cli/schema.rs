@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use crate::forward::clickhouse::Settings;
 use crate::forward::clickhouse::schema::{self, Fitting};
-use crate::forward::clickhouse::{DEFAULT_TABLE, Settings};
 
 /// Print or make the table that events are written to.
 #[derive(Debug, Args)]
@@ -76,11 +76,7 @@ impl SchemaCommand {
 /// Carries the command out. `configured` is the configuration's ClickHouse destination.
 pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mut impl Write) -> Result<(), Error> {
     match &command.action {
-        Action::Print => {
-            let beside = schema::create_beside(DEFAULT_TABLE);
-            let all = std::iter::once(schema::create_table(DEFAULT_TABLE)).chain(beside);
-            Ok(writeln!(out, "{}", all.collect::<Vec<_>>().join("\n\n"))?)
-        }
+        Action::Print => Ok(write!(out, "{}", schema::script())?),
         Action::Apply(target) => {
             let settings = target.settings(configured)?;
             let fitting = schema::apply(&settings).await?;
@@ -179,7 +175,7 @@ mod tests {
         run(&SchemaCommand { action: Action::Print }, None, &mut out).await.unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
-            text.starts_with("CREATE TABLE") && text.ends_with(";\n") && text.contains("'rebuild';\n\nCREATE"),
+            text.starts_with("-- 0001") && text.ends_with(";\n\n") && text.contains("'rebuild';\n\nCREATE"),
             "{text}"
         );
     }

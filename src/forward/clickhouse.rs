@@ -6,6 +6,7 @@
 mod block;
 mod http;
 mod insert;
+mod migrations;
 mod report;
 mod row;
 pub mod schema;

@@ -20,6 +20,9 @@ use super::{Error, StateChange};
 const OPEN_DEADLINE: Duration = Duration::from_secs(120);
 /// So many opens in a row that did not end mean that the next would not either.
 const MAX_MARKERS: u32 = 3;
+/// How often an open waits for the lock of a database that this process has dropped, and how long each time.
+const LOCK_WAITS: u32 = 100;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// One row.
 #[derive(Debug, Clone)]
@@ -134,10 +137,12 @@ impl Row {
         result
     }
 
+    #[expect(clippy::disallowed_methods, reason = "an open blocks as it is, and for at most a second here")]
     fn open_twice(&self, number: u64, codec: &mut Codec, fold: bool) -> Result<Result<Opened, String>, Error> {
         let dir = named(&self.dir, "gen", number);
         let mut gave_up_ballast = false;
         let mut is_second = false;
+        let mut waits = 0..LOCK_WAITS;
         loop {
             folder::reach("open");
             match open_once(&dir, self, number, codec, fold) {
@@ -149,6 +154,9 @@ impl Row {
                     is_second = true;
                     let moved = set_snapshots_aside(&dir);
                     moved.map_err(self.unavailable("setting snapshots aside in"))?;
+                }
+                Err(NotOpened::Refused(error)) if is_held(&error) && waits.next().is_some() => {
+                    std::thread::sleep(LOCK_WAIT);
                 }
                 Err(NotOpened::Refused(error)) => {
                     let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
@@ -313,6 +321,12 @@ fn open_once(dir: &Path, row: &Row, number: u64, codec: &mut Codec, fold: bool) 
     Ok(Opened { generation, folded, healed: false })
 }
 
+/// Whether sled's own lock is held. The store's lock is ours, so it is by a database that this process has dropped, whose
+/// threads still end: one that was read for the state before a damaged generation.
+fn is_held(error: &io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
+}
+
 fn snapshots(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -362,4 +376,28 @@ pub(super) fn split_state(codec: &mut Codec, state: &[StateChange]) -> Result<Ve
         tails.push(Vec::new());
     }
     Ok(tails)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_dropped_database_still_holds_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = Row::new(dir.path(), Kind::Queue);
+        row.prepare().unwrap();
+        let mut codec = Codec::new(None).unwrap();
+        drop(row.birth(1, &mut codec, &[]).unwrap());
+        let db = fs::File::open(named(&row.dir, "gen", 1).join("db")).unwrap();
+        db.lock().unwrap();
+        let (held, release) = mpsc::sync_channel::<()>(0);
+        let holder = std::thread::spawn(move || {
+            release.recv_timeout(Duration::from_millis(50)).ok();
+            drop(db);
+        });
+        assert!(row.open(1, &mut codec, true).unwrap().is_some());
+        drop(held);
+        holder.join().unwrap();
+    }
 }

@@ -245,11 +245,12 @@ async fn a_table_that_does_not_fit_is_refused_by_name_and_no_row_is_blamed() {
     assert_eq!((fitting.engine.as_str(), fitting.deduplication_window), ("ReplacingMergeTree", Some(10_000)));
     assert!(!fitting.server_version.is_empty());
     engine.sql("DROP TABLE biometric_events");
-    let narrow = schema::create_table("biometric_events")
+    let narrow = schema::statements("biometric_events")
+        .swap_remove(0)
         .replace(",'glucose'=10", "")
         .replace("version       UInt32", "version       UInt16")
         .replace("INDEX by_ingested", "CONSTRAINT never CHECK value < 0, INDEX by_ingested");
-    engine.sql(narrow.trim_end_matches(';'));
+    engine.sql(&narrow);
     let error = schema::verify(&engine.settings()).await.unwrap_err().to_string();
     assert!(error.contains("column event_type is Enum8(") && error.contains("'glucose' = 10"), "{error}");
     assert!(error.contains("column version is UInt16, expected UInt32"), "{error}");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use biogate::config::Config;
+use biogate::forward::clickhouse::schema;
 use biogate::reading::{BootId, RunId};
 use biogate::report::Kind;
 use biogate::store::Store;
@@ -316,11 +317,8 @@ fn a_captured_name_is_known_once_it_was_heard() {
 /// The landing zone, whose hours are remembered as soon as they are refreshed.
 fn landing_zone(engine: &Engine) {
     engine.make_database();
-    let schema =
-        include_str!("../../deploy/clickhouse/schema_v1.sql").replace("INTERVAL 10 MINUTE", "INTERVAL 0 SECOND");
-    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("--");
-    let statements = schema.split(";\n").filter(|statement| statement.lines().any(|line| is_code(&line)));
-    statements.for_each(|statement| drop(engine.sql(statement)));
+    let statements = schema::statements("biometric_events").into_iter();
+    statements.for_each(|statement| drop(engine.sql(&statement.replace("INTERVAL 10 MINUTE", "INTERVAL 0 SECOND"))));
 }
 
 fn reassign(engine: &Engine, device: &str, from: &str, until: &str) {

@@ -235,10 +235,10 @@ async fn a_row_that_vanished_in_the_warehouse_is_named_and_nothing_else_is() {
     let Some(engine) = Engine::shared() else { return };
     schema::apply(&engine.settings()).await.unwrap();
     // At once, and not ten minutes after it was said.
-    let views = schema::create_beside("biometric_events");
-    let view = views.iter().find(|statement| statement.contains("reconciliation_gaps")).unwrap();
+    let views = schema::statements("biometric_events");
+    let view = views.iter().find(|statement| statement.contains("VIEW IF NOT EXISTS reconciliation_gaps")).unwrap();
     engine.sql("DROP VIEW reconciliation_gaps");
-    engine.sql(view.replace("INTERVAL 10 MINUTE", "INTERVAL 0 SECOND").trim_end_matches(';'));
+    engine.sql(&view.replace("INTERVAL 10 MINUTE", "INTERVAL 0 SECOND"));
     engine.sql("ALTER TABLE biometric_events ADD CONSTRAINT beats CHECK value < 250");
     let dir = tempfile::tempdir().unwrap();
     let lane = Lane::start(dir.path(), Destination::ClickHouse(engine.settings()), Gate::Open, Unassigned::Forward);

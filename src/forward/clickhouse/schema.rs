@@ -9,25 +9,9 @@ use serde::Deserialize;
 use crate::forward::refusal::{Refusal, Trouble};
 
 use super::http::{Fault, Http};
+use super::migrations::{MIGRATIONS, Migration};
 use super::verdict::{code_in, shorten};
 use super::{DEFAULT_TABLE, Settings, quoted};
-
-/// The landing zone's schema, all of it.
-const SCHEMA: &str = include_str!("../../../deploy/clickhouse/schema_v1.sql");
-
-/// How the statement of the events' table begins.
-const HEAD: &str = "CREATE TABLE IF NOT EXISTS biometric_events";
-
-/// The tables and views beside it, in the order in which they are made.
-const BESIDE: &[&str] = &[
-    "CREATE TABLE IF NOT EXISTS gateway_status (",
-    "CREATE VIEW IF NOT EXISTS gateway_now AS",
-    "CREATE TABLE IF NOT EXISTS reconciliation (",
-    "CREATE VIEW IF NOT EXISTS reconciliation_gaps AS",
-    "CREATE TABLE IF NOT EXISTS gateway_gaps (",
-    "CREATE TABLE IF NOT EXISTS coverage (",
-    "CREATE TABLE IF NOT EXISTS device_assignments (",
-];
 
 /// Why the table cannot be used, or could not be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -119,23 +103,19 @@ pub struct Fitting {
     pub deduplication_window: Option<u64>,
 }
 
-/// The statement that makes the table in the database in use, runnable as it stands.
-pub fn create_table(table: &str) -> String {
-    let statement = statement(HEAD);
-    if table == DEFAULT_TABLE { statement.to_owned() } else { statement.replacen(DEFAULT_TABLE, &quoted(table), 1) }
+/// The statements that make the landing zone in the database in use, each runnable as it stands, in their order.
+pub fn statements(table: &str) -> Vec<String> {
+    MIGRATIONS.iter().flat_map(|migration| migration.statements(table)).collect()
 }
 
-/// The statements that make the tables of the reports and the views on them, each runnable as it stands.
-pub fn create_beside(table: &str) -> Vec<String> {
-    let events = if table == DEFAULT_TABLE { table.to_owned() } else { quoted(table) };
-    BESIDE.iter().map(|head| statement(head).replace(DEFAULT_TABLE, &events)).collect()
-}
-
-/// The statement of the schema that begins so, with its semicolon.
-fn statement(head: &str) -> &'static str {
-    let Some(start) = SCHEMA.find(head) else { return "" };
-    let text = &SCHEMA[start..];
-    text.find(";\n").map_or(text, |at| &text[..=at])
+/// The same as one text, with the names of the files that they come from.
+pub fn script() -> String {
+    let file = |migration: &Migration| {
+        let statements: String =
+            migration.statements(DEFAULT_TABLE).iter().map(|statement| format!("{statement};\n\n")).collect();
+        format!("-- {}\n\n{statements}", migration.name)
+    };
+    MIGRATIONS.iter().map(file).collect()
 }
 
 /// Makes database, tables and views where they are missing, then verifies the events' table. An existing table is never changed.
@@ -143,8 +123,8 @@ pub async fn apply(settings: &Settings) -> Result<Fitting, Error> {
     let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
     ask(&mut http, settings, &format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), &[]).await?;
     let database = [("database", settings.database.as_str())];
-    for statement in std::iter::once(create_table(&settings.table)).chain(create_beside(&settings.table)) {
-        ask(&mut http, settings, statement.trim_end_matches(';'), &database).await?;
+    for statement in statements(&settings.table) {
+        ask(&mut http, settings, &statement, &database).await?;
     }
     verify_with(&mut http, settings).await
 }
@@ -304,19 +284,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_statement_is_the_events_table_and_only_that() {
-        let statement = create_table(DEFAULT_TABLE);
-        assert!(statement.starts_with(HEAD) && statement.ends_with("'rebuild';"), "{statement}");
-        assert!(create_table("other").starts_with("CREATE TABLE IF NOT EXISTS `other` ("));
+    fn the_events_table_has_the_columns_of_the_contract() {
+        let statements = statements("other");
+        let head = "CREATE TABLE IF NOT EXISTS `other` (";
+        let table = statements.iter().find(|statement| statement.starts_with(head)).unwrap();
         for &(column, _) in COLUMNS {
-            assert!(statement.contains(&format!("\n    {column} ")), "{column}");
+            assert!(table.contains(&format!("\n    {column} ")), "{column}");
         }
     }
 
     #[test]
     fn every_kind_of_report_has_a_table() {
-        let statements = create_beside("other");
-        assert!(statements.iter().all(|statement| statement.starts_with("CREATE ") && statement.ends_with(';')));
+        let statements = statements("other");
         for kind in crate::report::Kind::ALL {
             let head = format!("CREATE TABLE IF NOT EXISTS {} (", kind.table());
             assert!(statements.iter().any(|statement| statement.starts_with(&head)), "{head}");
