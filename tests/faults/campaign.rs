@@ -222,7 +222,7 @@ impl<'a> Campaign<'a> {
         if !self.ready(started) {
             return self.died(point);
         }
-        self.since = (!self.is_full()).then(now_ms);
+        self.since = (!self.is_full() && !self.may_pause()).then(now_ms);
         self.meanwhile(step);
         match &step.end {
             End::Point(name, _) => {
@@ -248,6 +248,11 @@ impl<'a> Campaign<'a> {
 
     fn is_full(&self) -> bool {
         self.disk.as_ref().is_some_and(SmallDisk::is_full)
+    }
+
+    /// Whether the store may fill up in this run and make the sources wait: what is said then is heard late.
+    fn may_pause(&self) -> bool {
+        self.plan.theme == Theme::Outage && !self.plan.evicts && self.is_away
     }
 
     /// Faults in the middle of a run.
