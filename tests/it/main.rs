@@ -76,4 +76,6 @@ mod tidy;
 mod time;
 mod trouble;
 mod virtual_patient;
+#[cfg(feature = "clickhouse")]
+mod warehouse;
 mod wire_v1;

@@ -24,7 +24,7 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied.
-pub(super) const MIGRATIONS: &[Migration] = migrations!["0001_landing_zone"];
+pub(super) const MIGRATIONS: &[Migration] = migrations!["0001_landing_zone", "0010_completeness"];
 
 impl Migration {
     /// Its statements without their semicolons, for a database whose events lie in `table`.

@@ -1,0 +1,17 @@
+-- Heart rate of every person and day (UTC) of the last {days} days, in beats per minute (/min).
+-- The document's "Daily heart rate stats per user".
+SELECT
+    user_id,
+    toDate(timestamp) AS date,
+    count() AS readings,
+    min(value) AS min_hr,
+    max(value) AS max_hr,
+    avg(value) AS avg_hr,
+    quantileExactInclusive(0.5)(value) AS median_hr,
+    quantileExactInclusive(0.95)(value) AS p95_hr
+FROM events
+WHERE event_type = 'heart_rate'
+    AND component = ''
+    AND timestamp >= now() - toIntervalDay({days:UInt16})
+GROUP BY user_id, date
+ORDER BY date DESC, user_id

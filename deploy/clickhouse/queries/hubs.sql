@@ -1,0 +1,4 @@
+-- Every hub: up to when all that it heard is here, what waits in it, how long it has been silent (seconds).
+SELECT gateway_id, complete_up_to, backlog_events, oldest_waiting, last_heartbeat, silent_seconds, rows_lacking, clock
+FROM hub_complete
+ORDER BY silent_seconds DESC, gateway_id
