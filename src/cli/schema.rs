@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::forward::clickhouse::Settings;
+use crate::forward::clickhouse::document::Copied;
 use crate::forward::clickhouse::schema::{self, Fitting};
 
 /// Print or make the table that events are written to.
@@ -79,8 +80,8 @@ pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mu
         Action::Print => Ok(write!(out, "{}", schema::script())?),
         Action::Apply(target) => {
             let settings = target.settings(configured)?;
-            let fitting = schema::apply(&settings).await?;
-            report(&settings, &fitting, target.json, out)
+            let (fitting, copied) = schema::apply_and_copy(&settings).await?;
+            report(&settings, &fitting, &copied, target.json, out)
         }
     }
 }
@@ -123,16 +124,27 @@ struct Report<'a> {
     server_version: &'a str,
     engine: &'a str,
     deduplication_window: Option<u64>,
+    copied_rows: u64,
 }
 
-fn report(settings: &Settings, fitting: &Fitting, json: bool, out: &mut impl Write) -> Result<(), Error> {
+fn report(
+    settings: &Settings,
+    fitting: &Fitting,
+    copied: &[Copied],
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Error> {
     let table = format!("{}.{}", settings.database, settings.table);
     let Fitting { server_version, engine, deduplication_window, .. } = fitting;
     if json {
         let (url, deduplication_window) = (settings.url.as_str(), *deduplication_window);
-        let report = Report { url, table, server_version, engine, deduplication_window };
+        let copied_rows = copied.iter().map(|copied| copied.rows).sum();
+        let report = Report { url, table, server_version, engine, deduplication_window, copied_rows };
         serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
         return Ok(writeln!(out)?);
+    }
+    for Copied { from, rows } in copied {
+        writeln!(out, "copied {rows} rows of {from}, which stays; drop it once you have looked at them")?;
     }
     writeln!(out, "table {table} on {} (ClickHouse {server_version}, {engine}) fits contract v1", settings.url)?;
     if deduplication_window.is_none() {

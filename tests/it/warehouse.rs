@@ -11,6 +11,7 @@ use biogate::observation::EventType;
 use crate::rig::clickhouse::Engine;
 
 mod completeness;
+mod document;
 mod queries;
 mod rollups;
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::forward::refusal::{Refusal, Trouble};
 
+use super::document::{self, Copied};
 use super::http::{Fault, Http};
 use super::migrations::{MIGRATIONS, Migration};
 use super::verdict::{code_in, shorten};
@@ -29,6 +30,19 @@ pub enum Error {
         server: String,
         /// Its words.
         text: String,
+    },
+    /// A table of the platform document cannot step aside.
+    #[error(
+        "table {table} on {server} is the platform document's and cannot step aside: {aside} is there already; \
+         rename or drop one of them"
+    )]
+    Aside {
+        /// Its URL.
+        server: String,
+        /// The document's table.
+        table: String,
+        /// The name that is taken.
+        aside: String,
     },
     /// No such table.
     #[error("table {table} does not exist on {server}; `biogate schema apply` makes it")]
@@ -57,7 +71,7 @@ impl Error {
             Error::Unreachable(_) => Trouble::Unreachable,
             Error::Access(_) => Trouble::Access,
             Error::Statement { .. } => Trouble::Peer,
-            Error::Missing { .. } | Error::Misfits { .. } => Trouble::Schema,
+            Error::Missing { .. } | Error::Misfits { .. } | Error::Aside { .. } => Trouble::Schema,
         };
         Refusal::new(trouble, self.to_string()).not_arrived()
     }
@@ -118,15 +132,26 @@ pub fn script() -> String {
     MIGRATIONS.iter().map(file).collect()
 }
 
-/// Makes database, tables and views where they are missing, then verifies the events' table. An existing table is never changed.
+/// Makes database, tables and views where they are missing, then verifies the events' table. A table of ours that exists is
+/// never changed; those of the platform document step aside, and their rows are copied (`document`).
 pub async fn apply(settings: &Settings) -> Result<Fitting, Error> {
+    Ok(apply_and_copy(settings).await?.0)
+}
+
+/// The same; says what was copied.
+pub async fn apply_and_copy(settings: &Settings) -> Result<(Fitting, Vec<Copied>), Error> {
     let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
     ask(&mut http, settings, &format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), &[]).await?;
     let database = [("database", settings.database.as_str())];
+    let is_default = settings.table == DEFAULT_TABLE;
+    if is_default {
+        document::step_aside(&mut http, settings).await?;
+    }
     for statement in statements(&settings.table) {
         ask(&mut http, settings, &statement, &database).await?;
     }
-    verify_with(&mut http, settings).await
+    let copied = if is_default { document::copy(&mut http, settings).await? } else { Vec::new() };
+    Ok((verify_with(&mut http, settings).await?, copied))
 }
 
 /// Finds out whether events can be written to the table.
