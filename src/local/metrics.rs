@@ -102,6 +102,7 @@ fn intake(text: &mut Exposition, condition: &Condition) {
 fn store(text: &mut Exposition, condition: &Condition) {
     static HEALTHY: Family = Family::gauge("biogate_store_healthy", "1 while the store takes what comes.");
     static DISK: Family = Family::gauge("biogate_store_disk_bytes", "The queue on disk.");
+    static MOST: Family = Family::gauge("biogate_store_max_bytes", "What the queue may have on disk, by setting.");
     static FREE: Family = Family::gauge("biogate_store_free_bytes", "Free on the store's file system.");
     static DAMAGED: Family = Family::gauge("biogate_store_damaged_bytes", "Damaged generations on disk.");
     static GENERATIONS: Family = Family::gauge("biogate_store_generations", "Files that the queue consists of.");
@@ -119,6 +120,7 @@ fn store(text: &mut Exposition, condition: &Condition) {
     let stat = &condition.store;
     text.single(&HEALTHY, stat.unhealthy.is_none() && condition.failure.is_none());
     text.single(&DISK, stat.disk_bytes);
+    text.single(&MOST, stat.max_bytes);
     text.single(&FREE, stat.free_bytes);
     text.single(&DAMAGED, stat.damaged_bytes);
     text.single(&GENERATIONS, stat.generations);

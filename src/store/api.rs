@@ -292,6 +292,8 @@ pub struct Stat {
     pub generations: u64,
     /// Bytes of the queue on disk, damaged generations included.
     pub disk_bytes: u64,
+    /// What it may have there, by setting.
+    pub max_bytes: u64,
     /// Bytes of damaged generations on disk.
     pub damaged_bytes: u64,
     /// Bytes on disk of what is set aside.

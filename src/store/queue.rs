@@ -274,6 +274,7 @@ impl Queue {
             oldest_waiting: own.oldest_waiting(own.destinations.values().map(|to| to.cursor).min().unwrap_or(0)),
             generations: own.generations.len() as u64,
             disk_bytes: self.disk_bytes(),
+            max_bytes: self.settings.max_bytes,
             damaged_bytes: self.damaged_bytes,
             aside_bytes: self.aside.disk_bytes(),
             aside_entries: own.totals.aside.kept.iter().map(|(_, entries)| entries).sum(),

@@ -49,6 +49,8 @@ mod kafka_rig;
 mod kafka_security;
 mod kill;
 mod local;
+#[cfg(feature = "clickhouse")]
+mod monitoring;
 mod mqtt;
 #[cfg(feature = "ble")]
 mod nearby;
