@@ -448,7 +448,8 @@ impl<'a> Campaign<'a> {
                 unsynced: self.unsynced.clone(),
             };
             let verdict = far.judge(said, &terms, must);
-            if far.events != count("delivered") {
+            // A damaged record takes its part of the ledger along, and what counters had counted in it.
+            if far.events < count("delivered") || (!again && far.events != count("delivered")) {
                 let told = count("delivered");
                 self.outcome.wrong.push(format!("{}: {} events, and the ledger says {told}", far.name, far.events));
             }
@@ -467,7 +468,7 @@ impl<'a> Campaign<'a> {
             outcome.estimated += verdict.estimated;
             outcome.excused += terms.excused;
             outcome.repeated += far.repeated;
-            if terms.excused == 0 {
+            if terms.excused == 0 && !again {
                 outcome.wrong.extend(far.miscounted());
             }
             if verdict.is_bad() {
