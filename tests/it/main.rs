@@ -28,6 +28,8 @@ mod bluez_fake;
 mod clickhouse;
 mod clickhouse_check;
 mod configuration;
+#[cfg(feature = "kafka")]
+mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
 mod failover;
 #[cfg(all(feature = "clickhouse", feature = "kafka"))]

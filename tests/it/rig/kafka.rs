@@ -269,6 +269,11 @@ fn script(verb: &str, dir: &Path, arguments: &[&str]) -> Output {
     Command::new("bash").arg(script).arg(verb).arg(dir).args(arguments).output().unwrap()
 }
 
+/// The broker's jars, with Kafka's own tools among them.
+pub(crate) fn jars() -> Option<PathBuf> {
+    lib().map(|lib| lib.join("lib"))
+}
+
 /// The folder with the jars, installed on first use.
 fn lib() -> Option<&'static Path> {
     static LIB: OnceLock<Option<PathBuf>> = OnceLock::new();
