@@ -28,7 +28,7 @@ mod bluez_fake;
 mod clickhouse;
 mod clickhouse_check;
 mod configuration;
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "clickhouse", feature = "kafka"))]
 mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
 mod failover;

@@ -51,7 +51,7 @@ fn warehouse(engine: &Engine) -> String {
 }
 
 /// A row of each kind with every column, as the hub makes them.
-fn sample(kind: Kind) -> Report {
+pub(crate) fn sample(kind: Kind) -> Report {
     let at = 1_790_000_000_000_i64;
     let row = match kind {
         Kind::Status => json!({
