@@ -28,6 +28,8 @@ mod bluez_fake;
 mod clickhouse;
 mod clickhouse_check;
 mod configuration;
+#[cfg(feature = "clickhouse")]
+mod dashboards;
 #[cfg(all(feature = "clickhouse", feature = "kafka"))]
 mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
