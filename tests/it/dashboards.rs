@@ -57,6 +57,20 @@ fn zone() -> Option<Engine> {
          ('hub-1', generateUUIDv4(), 'refused', now64(3) - 60, 51, 'range', 1), \
          ('hub-2', generateUUIDv4(), 'refused', now64(3) - 60, 50, 'range', 1)",
     );
+    // What the server's own clock would have said, earlier.
+    engine.sql(
+        "INSERT INTO gateway_status (gateway_id, at, clock, received_at) SETTINGS insert_allow_materialized_columns = 1 \
+         VALUES ('hub-3', now64(3) - 1000, 'synced', now64(3) - 1000), ('hub-4', now64(3) - 800, 'synced', now64(3) - 800)",
+    );
+    engine.sql(
+        "INSERT INTO reconciliation (gateway_id, device_id, hour, count, ids_xor, version, said_at) \
+         SETTINGS insert_allow_materialized_columns = 1 \
+         VALUES ('hub-4', 'strap', toStartOfHour(now() - 7200), 2, 0, 1, now64(3) - 900)",
+    );
+    engine.sql(
+        "INSERT INTO coverage (gateway_id, device_id, hour, measured, not_worn, hub_off, silent, version) VALUES \
+         ('hub-1', 'strap', toStartOfHour(now() - 3600), 1800, 900, 540, 360, 1)",
+    );
     Some(engine)
 }
 
@@ -89,10 +103,30 @@ fn a_persons_cards_show_that_persons_numbers_only() {
 fn the_fleets_cards_name_the_hubs_that_need_somebody_and_no_other() {
     let Some(engine) = zone() else { return };
     let troubles = ask(&engine, &read("clickhouse/monitoring/hubs_needing_attention.sql"));
-    assert_eq!(troubles, "hub-1\treadings set aside within an hour\t51\nhub-2\tnobody vouches for its clock\t1\n");
+    let found: Vec<Vec<&str>> = troubles.lines().map(|line| line.split('\t').collect()).collect();
+    let named: Vec<(&str, &str)> = found.iter().map(|row| (row[0], row[1])).collect();
+    assert_eq!(
+        named,
+        [
+            ("hub-1", "readings set aside within an hour"),
+            ("hub-2", "nobody vouches for its clock"),
+            ("hub-3", "silent for this many seconds"),
+            ("hub-4", "rows missing in the warehouse"),
+        ]
+    );
+    let silent: f64 = found[2][2].parse().unwrap();
+    assert!((found[0][2], found[3][2]) == ("51", "2") && (1_000.0..1_060.0).contains(&silent), "{troubles}");
     let backlog =
-        ask(&engine, &format!("SELECT sum(waiting_events), max(hubs) FROM ({})", read("dashboards/backlog.sql")));
-    assert_eq!(backlog, "3\t2\n");
+        ask(&engine, &format!("SELECT sum(waiting_events), sum(hubs) FROM ({})", read("dashboards/backlog.sql")));
+    assert_eq!(backlog, "3\t4\n");
+}
+
+#[test]
+fn the_hours_of_a_device_are_shown_by_what_they_were() {
+    let Some(engine) = zone() else { return };
+    let columns = "measured_hours, not_worn_hours, out_of_reach_hours, hub_off_hours, lost_hours, other_hours";
+    let shown = ask(&engine, &format!("SELECT {columns} FROM ({})", read("dashboards/why_seconds.sql")));
+    assert_eq!(shown, "0.5\t0.25\t0\t0.15\t0\t0.1\n");
 }
 
 /// The operators' dashboard: every card of the dashboards that are theirs, one below the other.
