@@ -62,7 +62,7 @@ fn topics_are_made_once_mended_where_that_is_harmless_and_named_where_it_is_not(
     topics.broker.make_topic(
         "device-assignments",
         1,
-        &[("retention.ms", "1000"), ("min.compaction.lag.ms", "86400000")],
+        &[("retention.ms", "1000"), ("message.timestamp.type", "LogAppendTime")],
     );
 
     let (code, said) = topics.said(&["--check"]);
@@ -77,7 +77,7 @@ fn topics_are_made_once_mended_where_that_is_harmless_and_named_where_it_is_not(
         said.contains("made biometric-events, 12 partitions") && said.contains("made biogate-cursors, 1 "),
         "{said}"
     );
-    assert!(said.contains("set cleanup.policy=compact,delete of device-assignments"), "{said}");
+    assert!(said.contains("set retention.ms=-1 of device-assignments"), "{said}");
     assert!(code == 1 && said.contains("user-activity has 2 partitions, and not 6: left as it is"), "{said}");
 
     let (code, said) = topics.said(&["--check"]);
