@@ -54,6 +54,8 @@ if [ "$for_what" = test ]; then
     need default-jre-headless command -v java
     need maven command -v mvn
     need openssl command -v openssl
+    # Reads deploy/compose.yaml; runs nothing.
+    need docker-compose command -v docker-compose
 fi
 if [ "$for_what" = bluez-vm ]; then
     need qemu-system-x86 command -v qemu-system-x86_64

@@ -30,6 +30,8 @@ mod clickhouse_check;
 mod configuration;
 #[cfg(feature = "clickhouse")]
 mod dashboards;
+#[cfg(feature = "clickhouse")]
+mod deploy_compose;
 #[cfg(all(feature = "clickhouse", feature = "kafka"))]
 mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
