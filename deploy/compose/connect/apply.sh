@@ -17,7 +17,8 @@ answer=$(put) || { echo "apply.sh: $url refuses $name: $answer" >&2; exit 1; }
 tasks=$(jq -er '."tasks.max" // 1' <<<"$config")
 state=
 for _ in $(seq 60); do
-    state=$(curl -fsS --max-time 10 "$url/connectors/$name/status") || state='{}'
+    # 404 until the workers have shared the tasks out.
+    state=$(curl -fs --max-time 10 "$url/connectors/$name/status") || state='{}'
     running=$(jq '[.connector, .tasks[]?] | map(select(.state == "RUNNING")) | length' <<<"$state")
     # The connector itself and its tasks; fewer tasks than the maximum where there are fewer partitions.
     total=$(jq '[.connector, .tasks[]?] | length' <<<"$state")
