@@ -78,7 +78,10 @@ fn docker_compose_accepts_the_file_and_no_image_floats() {
         assert!(once || name == "kafka-exporter" || service["healthcheck"]["test"].is_array(), "{name} is not watched");
         for variable in service["environment"].as_object().into_iter().flatten().map(|(variable, _)| variable) {
             let secret = ["PASS", "SECRET", "TOKEN"].iter().any(|word| variable.contains(word));
-            assert!(!secret || variable.ends_with("_FILE"), "{name}: {variable} is a secret in an environment variable");
+            assert!(
+                !secret || variable.ends_with("_FILE"),
+                "{name}: {variable} is a secret in an environment variable"
+            );
         }
     }
 }

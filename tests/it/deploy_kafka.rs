@@ -21,10 +21,12 @@ fn deploy(path: &str) -> PathBuf {
 }
 
 /// Apache Kafka's own tools under the names that its image has, from the broker's jars.
-fn tools(folder: &Path, jars: &Path) {
-    for (name, class) in
-        [("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"), ("kafka-configs.sh", "kafka.admin.ConfigCommand")]
-    {
+pub(crate) fn tools(folder: &Path, jars: &Path) {
+    for (name, class) in [
+        ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+        ("kafka-configs.sh", "kafka.admin.ConfigCommand"),
+        ("kafka-acls.sh", "org.apache.kafka.tools.AclCommand"),
+    ] {
         let path = folder.join(name);
         let java = format!("#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -cp '{}/*' {class} \"$@\"\n", jars.display());
         std::fs::write(&path, java).unwrap();
@@ -119,9 +121,8 @@ const SINK: &[&str] = &[
     "bypassSchemaValidation",
     "suppressTableExistenceException",
     "customInsertFormat",
-    "errors.retry.timeout",
 ];
-const CONNECT: &[&str] = &[
+pub(crate) const CONNECT: &[&str] = &[
     "connector.class",
     "tasks.max",
     "topics",

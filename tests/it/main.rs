@@ -33,6 +33,8 @@ mod dashboards;
 #[cfg(feature = "clickhouse")]
 mod deploy_compose;
 #[cfg(all(feature = "clickhouse", feature = "kafka"))]
+mod deploy_connect;
+#[cfg(all(feature = "clickhouse", feature = "kafka"))]
 mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
 mod failover;
