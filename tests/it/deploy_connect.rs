@@ -12,11 +12,13 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::deploy_kafka::tools;
-use crate::rig::{kafka, missing};
+use crate::rig::kafka::{self, Kafka};
+use crate::rig::missing;
 
 /// JVMs share the processors with other tests.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -159,10 +161,9 @@ impl Platform {
         until("the worker is healthy", || self.rest("GET", "/health", None).filter(|said| said["status"] == "healthy"));
     }
 
-    /// A script of deploy/kafka/.
-    fn administer(&self, script: &str) {
+    fn give_rights(&self) {
         let mut bash = Command::new("bash");
-        bash.arg(repository("deploy/kafka").join(script)).arg("--bootstrap-server");
+        bash.arg(repository("deploy/kafka/rights.sh")).arg("--bootstrap-server");
         succeeds(bash.arg(format!("127.0.0.1:{}", self.inside)).env("KAFKA_BIN", self.path("bin")).output().unwrap());
     }
 
@@ -232,9 +233,10 @@ fn send_in_transaction(producer: &BaseProducer, payload: &str, commits: bool) {
 
 /// The first record of the topic of refused ones: its payload, and the headers' names.
 fn refused(platform: &Platform) -> (String, Vec<String>) {
-    let consumer: BaseConsumer =
-        platform.inside().set("group.id", "test").set("auto.offset.reset", "earliest").create().unwrap();
-    consumer.subscribe(&["landing-zone-refused"]).unwrap();
+    let consumer: BaseConsumer = platform.inside().set("group.id", "test").create().unwrap();
+    let mut all = TopicPartitionList::new();
+    all.add_partition_offset("landing-zone-refused", 0, Offset::Beginning).unwrap();
+    consumer.assign(&all).unwrap();
     let found =
         until("a refused record", || consumer.poll(Duration::from_millis(100))?.ok().map(|found| found.detach()));
     let payload = String::from_utf8(found.payload().unwrap().to_vec()).unwrap();
@@ -250,9 +252,12 @@ fn a_hubs_records_pass_the_composed_broker_and_worker_and_what_is_no_json_is_kep
     let mut platform = Platform::new();
     platform.start_broker();
     platform.start_worker();
-    for script in ["topics.sh", "rights.sh"] {
-        platform.administer(script);
+    // topics.sh makes them otherwise, and has a test of its own.
+    let broker = Kafka::at(format!("127.0.0.1:{}", platform.inside));
+    for (topic, partitions) in [("biometric-events", 12), ("user-activity", 1), ("landing-zone-refused", 1)] {
+        broker.make_topic(topic, partitions, &[]);
     }
+    platform.give_rights();
     hubs_are_let_in_by_their_certificate(&platform);
     let hub = platform.hub(Some("hub-0042")).set("transactional.id", "biogate-hub-0042-bus").create();
     let hub: BaseProducer = hub.unwrap();
