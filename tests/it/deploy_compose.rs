@@ -131,6 +131,38 @@ fn whatever_is_mounted_is_in_the_repository_or_made_by_the_script() {
     }
 }
 
+/// An image is built from the whole repository, and must not take the secrets with it.
+#[test]
+fn no_image_is_built_with_the_secrets() {
+    let ignored = std::fs::read_to_string(deploy("../.dockerignore")).unwrap();
+    let unmade = std::fs::read_to_string(deploy("compose/.gitignore")).unwrap();
+    assert!(ignored.lines().any(|line| line == "/deploy/compose/generated"), "{ignored}");
+    assert!(unmade.lines().any(|line| line == "/generated/"), "{unmade}");
+}
+
+/// What the README tells a hub to write passes the hub's own check.
+#[cfg(feature = "kafka")]
+#[test]
+fn the_readmes_destinations_pass_the_check() {
+    let made = tempfile::tempdir().unwrap();
+    for arguments in [["hubs.example.org"].as_slice(), &["--hub", "hub-0042"]] {
+        assert!(prepare(made.path(), arguments).status.success());
+    }
+    for end in ["pem", "key"] {
+        let certificate = format!("hub-0042.{end}");
+        std::fs::copy(made.path().join("hubs-certificates").join(&certificate), made.path().join(certificate)).unwrap();
+    }
+    std::fs::copy(made.path().join("clickhouse-writer"), made.path().join("clickhouse")).unwrap();
+    let here = made.path().to_str().unwrap();
+    let readme = std::fs::read_to_string(deploy("README.md")).unwrap();
+    let blocks = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let text: String = blocks.collect();
+    let text = text.replace("/etc/biogate", here).replace("/run/credentials/biogate.service", here);
+    let (code, said, error) =
+        crate::rig::gateway::Hub::new(&text.replace("HOST", "hubs.example.org")).output(&["check", "--offline"]);
+    assert!(code == 0 && said.contains("2 destinations"), "{said}{error}");
+}
+
 #[test]
 fn secrets_are_made_once_and_only_their_hashes_reach_the_server() {
     let made = tempfile::tempdir().unwrap();
