@@ -253,6 +253,30 @@ fn the_reader_can_neither_write_nor_raise_its_limits() {
     }
 }
 
+/// Whom Prometheus asks, by the names that the compose file gives; and the one address that it asks from.
+#[test]
+fn prometheus_asks_services_that_there_are_from_the_address_that_may() {
+    let Some(compose) = compose() else { return };
+    let text = std::fs::read(deploy("prometheus/prometheus.yml")).unwrap();
+    let program = "import sys, yaml, json; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
+    let jobs = python(program, &text)["scrape_configs"].take();
+    let mut asked = 0;
+    for config in jobs.as_array().unwrap().iter().flat_map(|job| job["static_configs"].as_array().into_iter().flatten())
+    {
+        for target in texts(&config["targets"]) {
+            let (service, _) = target.split_once(':').unwrap();
+            assert!(compose["services"][service].is_object(), "there is no service {service}");
+            asked += 1;
+        }
+    }
+    assert!(asked >= 4, "{asked}");
+    let address = compose["services"]["prometheus"]["networks"]["inside"]["ipv4_address"].as_str().unwrap();
+    let file = xml("compose/clickhouse/users.xml");
+    let monitoring = child(child(&file, "users"), "monitoring");
+    let may: Vec<_> = children(child(monitoring, "networks")).map(|(_, ip)| ip.as_str().unwrap()).collect();
+    assert_eq!(may, [address]);
+}
+
 #[test]
 fn the_server_knows_its_settings() {
     let Some(engine) = Engine::shared() else { return };
