@@ -21,6 +21,14 @@ DENSE = "00000000-0000-4000-8000-0000000fffff"
 class Engine:
     def __init__(self, url, user, password):
         self.url, self.user, self.password, self.database = url.rstrip("/"), user, password, None
+        self.pid = None
+
+    def cpu_ms(self):
+        """User and system time of an engine of this bench's own, with its test HTTP front."""
+        if self.pid is None:
+            return None
+        fields = open(f"/proc/{self.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000 / os.sysconf("SC_CLK_TCK")
 
     def sql(self, text, **parameters):
         settings = {f"param_{name}": value for name, value in parameters.items()}
@@ -102,9 +110,10 @@ def fill(engine, arguments):
     """Returns the rows made and why they are fewer than asked for, where they are."""
     begun, why = time.time(), None
     most = arguments.most_gib * 2**30
+    # The newest days first: a table that stays smaller still holds what the queries ask for.
     for nth in range(SLICES):
         made = time.time()
-        engine.sql(slice_of_days(nth, arguments.rows // SLICES))
+        engine.sql(slice_of_days(SLICES - 1 - nth, arguments.rows // SLICES))
         disk = engine.number("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
         print(f"  {nth + 1}/{SLICES} in {time.time() - made:.0f} s, {disk / 2**30:.2f} GiB with parts to be removed", file=sys.stderr, flush=True)
         minutes = (time.time() - begun) / 60
@@ -116,16 +125,20 @@ def fill(engine, arguments):
     return engine.number("SELECT count() FROM biometric_events"), why, time.time() - begun
 
 
-def timed(engine, name, text, runs, parameters):
-    took = []
+def timed(engine, name, text, runs, parameters, fewest):
+    took, cpu = [], engine.cpu_ms()
     for nth in range(runs + 1):
         begun = time.perf_counter()
-        engine.sql(text, **parameters(nth))
+        answer = engine.sql(text, **parameters(nth))
         took.append((time.perf_counter() - begun) * 1_000)
+        # An answer about nothing is quick, and no figure.
+        if answer.count("\n") < fewest:
+            raise SystemExit(f"{name} answers with {answer.count(chr(10))} rows, fewer than {fewest}")
+    cpu = None if cpu is None else round((engine.cpu_ms() - cpu) / (runs + 1), 1)
     # The first one fills caches of marks and names; it is told beside the others.
     first, rest = took[0], sorted(took[1:])
     at = lambda share: rest[min(len(rest) - 1, int(share * len(rest)))]
-    return {"query": name, "runs": runs, "first_ms": round(first, 1), "p50_ms": round(at(0.5), 1), "p95_ms": round(at(0.95), 1)}
+    return {"query": name, "runs": runs, "cpu_ms": cpu, "first_ms": round(first, 1), "p50_ms": round(at(0.5), 1), "p95_ms": round(at(0.95), 1)}
 
 
 def ask(engine, runs):
@@ -134,12 +147,12 @@ def ask(engine, runs):
     one = {"event_type": "heart_rate", "days": "7"}
     seven = {"days": "7"}
     return [
-        timed(engine, "daily heart rate of one person, 7 days (daily_stats)", query("daily_stats"), runs, lambda nth: {"user_id": person(nth), **one}),
-        timed(engine, "the same, a person with one each second", query("daily_stats"), runs, lambda _: {"user_id": DENSE, **one}),
-        timed(engine, "hours of one person, 7 days (hourly_metrics)", query("hourly_metrics"), runs, lambda nth: {"user_id": person(nth), **seven}),
-        timed(engine, "daily heart rate of every person, 7 days (document 6.1, daily_heart_rate)", query("daily_heart_rate"), max(5, runs // 10), lambda _: seven),
-        timed(engine, "activity funnel, 1 day of 1,000,000 views (document 6.1)", query("activity_funnel"), runs, lambda _: {"days": "1"}),
-        timed(engine, "by minute, last hour (document 6.1, realtime)", query("realtime"), max(5, runs // 10), lambda _: {"minutes": "60"}),
+        timed(engine, "daily heart rate of one person, 7 days (daily_stats)", query("daily_stats"), runs, lambda nth: {"user_id": person(nth), **one}, 7),
+        timed(engine, "the same, a person with one each second", query("daily_stats"), runs, lambda _: {"user_id": DENSE, **one}, 7),
+        timed(engine, "hours of one person, 7 days (hourly_metrics)", query("hourly_metrics"), runs, lambda nth: {"user_id": person(nth), **seven}, 7 * 24),
+        timed(engine, "daily heart rate of every person, 7 days (document 6.1, daily_heart_rate)", query("daily_heart_rate"), max(5, runs // 10), lambda _: seven, 7 * PERSONS),
+        timed(engine, "activity funnel, 1 day of 1,000,000 views (document 6.1)", query("activity_funnel"), runs, lambda _: {"days": "1"}, 40),
+        timed(engine, "by minute, last hour (document 6.1, realtime)", query("realtime"), max(5, runs // 10), lambda _: {"minutes": "60"}, 3 * 20),
     ]
 
 
@@ -156,6 +169,9 @@ def measure(engine, arguments):
         for view in re.findall(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+) REFRESH", open(os.path.join(ROOT, "deploy/clickhouse/migrations/0001_landing_zone.sql")).read()):
             engine.sql(f"SYSTEM STOP VIEW {view}")
         rows, why, seconds = fill(engine, arguments)
+        merging = time.time()
+        while engine.number("SELECT count() FROM system.merges WHERE database = currentDatabase()") and time.time() - merging < 180:
+            time.sleep(1)
         parts = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'biometric_events' AND active"
         disk = engine.number(parts.replace("count()", "sum(bytes_on_disk)"))
         report = {"rows": rows, "asked": arguments.rows + arguments.dense, "stopped": why, "filled_s": round(seconds), "parts": engine.number(parts),
@@ -183,6 +199,8 @@ def main():
         if folder:
             environment, stop = started(folder)
         engine = Engine(*(environment.get(f"CLICKHOUSE_{what}", "") for what in ("URL", "USER", "PASSWORD")))
+        if folder:
+            engine.pid = int(open(os.path.join(folder, "chdb.pid")).read())
         report = measure(engine, arguments)
     finally:
         stop()
@@ -194,7 +212,7 @@ def main():
     print(f"{report['rows']:,} rows of {report['asked']:,}{', ' + report['stopped'] if report['stopped'] else ''}; {report['parts']} parts, "
           f"{report['bytes'] / 2**30:.2f} GiB, {report['bytes_a_row']} bytes a row; filled in {report['filled_s']} s; load {report['load']:.1f}; {report['version']}")
     for query in report["queries"]:
-        print(f"  {query['query']}: p50 {query['p50_ms']} ms, p95 {query['p95_ms']} ms, first {query['first_ms']} ms, {query['runs']} runs")
+        print(f"  {query['query']}: p50 {query['p50_ms']} ms, p95 {query['p95_ms']} ms, cpu {query['cpu_ms']} ms, first {query['first_ms']} ms, {query['runs']} runs")
 
 
 if __name__ == "__main__":
