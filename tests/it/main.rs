@@ -75,6 +75,8 @@ mod replay;
 mod reports;
 mod rig;
 mod serial;
+#[cfg(feature = "clickhouse")]
+mod simulate_fleet;
 mod store;
 mod store_aside;
 mod store_damage;
