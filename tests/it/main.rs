@@ -70,6 +70,7 @@ mod readme;
 mod replay;
 mod reports;
 mod rig;
+mod schema;
 mod serial;
 mod store;
 mod store_aside;
