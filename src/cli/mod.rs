@@ -105,7 +105,7 @@ enum Command {
     /// Looks into the offline buffer
     #[command(subcommand)]
     Buffer(buffer::BufferCommand),
-    /// Prints or applies the warehouse's table
+    /// Prints, applies or compares the warehouse's tables
     Schema(schema::SchemaCommand),
     /// Loads a warehouse or brokers as many hubs would, and says whether they keep up
     SimulateFleet(simulate_fleet::SimulateFleetArgs),
@@ -184,8 +184,8 @@ async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<E
         }),
         false => None,
     };
-    schema::run(&command, configured, &mut std::io::stdout().lock()).await?;
-    Ok(ExitCode::SUCCESS)
+    let is_well = schema::run(&command, configured, &mut std::io::stdout().lock()).await?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -5,9 +5,13 @@
 
 mod block;
 pub mod census;
+mod cluster;
+mod declared;
+pub mod difference;
 pub mod document;
 mod http;
 mod insert;
+pub mod ledger;
 mod migrations;
 mod report;
 mod row;

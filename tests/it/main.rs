@@ -74,6 +74,7 @@ mod readme;
 mod replay;
 mod reports;
 mod rig;
+mod schema;
 mod serial;
 #[cfg(feature = "clickhouse")]
 mod simulate_fleet;
