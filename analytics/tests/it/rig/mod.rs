@@ -3,8 +3,9 @@
 #[path = "../../../../tests/it/rig/clickhouse.rs"]
 #[allow(dead_code, reason = "the gateway's tests use the rest")]
 pub(crate) mod clickhouse;
+pub(crate) mod server;
 
-use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use biogate::forward::clickhouse::schema;
 use biogate_analytics::warehouse::{Limits, Settings, Warehouse};
@@ -45,10 +46,11 @@ pub(crate) fn missing(part: &str) {
     }
 }
 
-/// A folder of this test's own, and a file in it.
-pub(crate) fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    (folder, path)
+/// Waits until `holds`; panics with `what` at the deadline.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
