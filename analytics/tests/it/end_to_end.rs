@@ -91,9 +91,6 @@ impl Ward {
                 &format!("[[device]]\nname = \"{name}\"\nprofile = \"{profile}\"\nmqtt = \"ward/{{device}}/{name}\"\n");
         }
         let publishers = vec![Wearer::new(ANNA, "mqtt-ines", 100), Wearer::new(BEN, "mqtt-jan", 101)];
-        for wearer in &publishers {
-            rest += &format!("[[device]]\nname = {:?}\nuser_id = \"{}\"\n", wearer.device, wearer.user);
-        }
         let hub = Hub::new("");
         let mut bands = Vec::new();
         for (seed, device) in (0..).zip(["band-anna", "band-bela", "band-carla"]) {
@@ -121,6 +118,15 @@ impl Ward {
     fn start(&mut self) {
         let profiles = self.hub.dir.path().join("profiles");
         self.hub.start_with(&["--profiles", profiles.to_str().unwrap()]);
+    }
+
+    /// Says who stands behind the names in the topics; the bands' entries name their persons themselves.
+    fn assign(&self) {
+        for wearer in &self.publishers {
+            let (user, from) = (wearer.user.to_string(), ["--from", "4 days ago", "--anyway"]);
+            let (code, _, error) = self.hub.output(&[&["assign", wearer.device, &user], &from[..]].concat());
+            assert_eq!(code, 0, "{error}");
+        }
     }
 
     /// Waits until every line is read and every topic subscribed: what is said before that is nobody's reading.
@@ -316,6 +322,7 @@ async fn what_patients_measured_is_what_the_api_answers_and_a_lost_row_is_named(
     let mut ward = Ward::new(broker, &direct, &bus);
     ward.start();
     ward.listened_to().await;
+    ward.assign();
     ward.wear_bands();
     ward.publish_days().await;
     let stat = ward.hub.wait_until_drained(ward.truth.count(), SOON);

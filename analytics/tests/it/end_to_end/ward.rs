@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use biogate::observation::EventType;
-use biogate::source::virtual_patient::model::{Patient, Vitals};
+use biogate::source::virtual_patient::model::{Patient, STEPS_WRAP, Vitals};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ impl Truth {
         let mut days: BTreeMap<_, Vec<f64>> = BTreeMap::new();
         for ((_, _, component), values) in self.0.iter().filter(|((who, what, _), _)| (*who, *what) == (user, kind)) {
             for (at_ms, value) in values {
-                let date = Timestamp::from_millisecond(*at_ms).unwrap().to_zoned(zone.clone()).date();
+                let date = zone.to_datetime(Timestamp::from_millisecond(*at_ms).unwrap()).date();
                 days.entry((std::cmp::Reverse(date), *component)).or_default().push(*value);
             }
         }
@@ -74,13 +74,15 @@ pub(crate) struct Wearer {
     /// The `device_id`.
     pub(crate) device: &'static str,
     patient: Patient,
-    total: Option<u64>,
+    counter: Option<u64>,
+    /// Her steps since she was first seen, with what her counter began with; it never wraps.
+    total: u64,
     measurements: u32,
 }
 
 impl Wearer {
     pub(crate) fn new(user: Uuid, device: &'static str, seed: u64) -> Wearer {
-        Wearer { user, device, patient: Patient::new(seed), total: None, measurements: 0 }
+        Wearer { user, device, patient: Patient::new(seed), counter: None, total: 0, measurements: 0 }
     }
 
     /// What the demo's band says at this time of her day, as a line; measured now.
@@ -116,7 +118,7 @@ impl Wearer {
             });
         }
         let mut messages =
-            vec![("vitals", vital.to_string()), ("steps", json!({"steps": vitals.steps, "ts": at_ms}).to_string())];
+            vec![("vitals", vital.to_string()), ("steps", json!({"steps": self.total, "ts": at_ms}).to_string())];
         if nth % 8 == 3 {
             let of = |step: u32, modulus: u32| f64::from(nth * step % modulus);
             let rest = json!({
@@ -139,8 +141,13 @@ impl Wearer {
         let celsius = f64::from(vitals.temperature_tenths) / 10.0;
         truth.measured(self.user, EventType::Temperature, "body", at_ms, celsius);
         // The sensors tell a running total. What the first one adds, nobody knows.
-        if let Some(before) = self.total.replace(vitals.steps) {
-            truth.measured(self.user, EventType::Steps, "", at_ms, (vitals.steps - before) as f64);
+        match self.counter.replace(vitals.steps) {
+            None => self.total = vitals.steps,
+            Some(before) => {
+                let steps = (vitals.steps + STEPS_WRAP - before) % STEPS_WRAP;
+                self.total += steps;
+                truth.measured(self.user, EventType::Steps, "", at_ms, steps as f64);
+            }
         }
     }
 }
