@@ -10,9 +10,12 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// Person, type and component, and the values with the times at which they were measured.
+/// A value, and when it was measured, in Unix milliseconds.
+type Measured = (i64, f64);
+
+/// Person, type and component, and what was measured of it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Truth(BTreeMap<(Uuid, EventType, &'static str), Vec<(i64, f64)>>);
+pub(crate) struct Truth(BTreeMap<(Uuid, EventType, &'static str), Vec<Measured>>);
 
 impl Truth {
     fn measured(&mut self, user: Uuid, kind: EventType, component: &'static str, at_ms: i64, value: f64) {
