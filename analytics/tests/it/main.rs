@@ -4,6 +4,7 @@
 
 mod connections;
 mod end_to_end;
+mod fuzz;
 mod gate;
 mod openapi;
 mod persons;
