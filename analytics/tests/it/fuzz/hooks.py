@@ -2,44 +2,36 @@
 try, and what no answer may hold. The test (fuzz.rs) names them in the environment."""
 
 import os
-import zlib
 
 import schemathesis
+from hypothesis import strategies as st
 
 PERSONS = os.environ["FUZZ_PERSONS"].split(",")
 FORBIDDEN = [word for word in os.environ["FUZZ_FORBIDDEN"].split(",") if word]
-TYPES = ["heart-rate", "blood_pressure", "steps", "spo2", "sleep"]
+TYPES = ["heartrate", "heart-rate", "blood_pressure", "steps", "spo2", "sleep"]
 with open(os.environ["FUZZ_STATEMENTS"], encoding="utf-8") as file:
     STATEMENTS = [line.rstrip("\n") for line in file if line.strip()]
-
-
-def draw(choices, value):
-    """One of them for two values of three, always the same for the same value; else None."""
-    number = zlib.crc32(repr(value).encode())
-    return None if number % 3 == 0 else choices[number // 3 % len(choices)]
 
 
 # Only what is valid is exchanged for something else that is valid: a request that must be refused stays one.
 
 
 @schemathesis.hook
-def map_path_parameters(context, path_parameters):
-    changed = dict(path_parameters or {})
-    user = changed.get("user_id")
+def flatmap_path_parameters(context, path_parameters):
+    drawn = {name: st.just(value) for name, value in (path_parameters or {}).items()}
+    user = (path_parameters or {}).get("user_id")
     if isinstance(user, str) and len(user) == 36 and user.count("-") == 4:
-        changed["user_id"] = draw(PERSONS, user) or user
-    kind = changed.get("event_type")
-    if isinstance(kind, str):
-        changed["event_type"] = draw(TYPES, kind) or kind
-    return changed
+        drawn["user_id"] = st.sampled_from([*PERSONS, user])
+    if isinstance((path_parameters or {}).get("event_type"), str):
+        drawn["event_type"] = st.sampled_from([*TYPES, path_parameters["event_type"]])
+    return st.fixed_dictionaries(drawn)
 
 
 @schemathesis.hook
-def map_body(context, body):
+def flatmap_body(context, body):
     if not isinstance(body, dict) or not isinstance(body.get("query"), str) or not body["query"]:
-        return body
-    statement = draw(STATEMENTS, body["query"])
-    return {**body, "query": statement} if statement else body
+        return st.just(body)
+    return st.sampled_from([*STATEMENTS, body["query"]]).map(lambda statement: {**body, "query": statement})
 
 
 @schemathesis.check
