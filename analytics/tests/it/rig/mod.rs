@@ -5,17 +5,31 @@
 pub(crate) mod clickhouse;
 pub(crate) mod server;
 
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use biogate::forward::clickhouse::schema;
 use biogate_analytics::warehouse::{Limits, Settings, Warehouse};
 use clickhouse::Engine;
+use tokio::sync::Mutex;
 
 /// An engine whose database holds the landing zone.
 pub(crate) async fn landing_zone() -> Option<Engine> {
     let engine = Engine::shared()?;
     engine.make_database();
     schema::apply(&engine.settings()).await.unwrap();
+    Some(engine)
+}
+
+/// The same for tests that write nothing: those that run at the same time share one, because it takes a while to make.
+pub(crate) async fn empty_zone() -> Option<Arc<Engine>> {
+    static SHARED: Mutex<Weak<Engine>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(engine) = shared.upgrade() {
+        return Some(engine);
+    }
+    let engine = Arc::new(landing_zone().await?);
+    *shared = Arc::downgrade(&engine);
     Some(engine)
 }
 
