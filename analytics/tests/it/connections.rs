@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::rig::server::{Server, problem};
-use crate::rig::{landing_zone, settings};
+use crate::rig::{empty_zone, settings, until};
 
 /// What the server sends until it hangs up.
 async fn rest(stream: &mut TcpStream) -> String {
@@ -22,7 +22,7 @@ async fn rest(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_head_is_hung_up_on() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server =
         Server::with(settings(&engine), Limits::default(), |api| api.client_timeout = Duration::from_millis(500)).await;
     for begun in ["", "GET /healthz HTT", "GET /healthz HTTP/1.1\r\nhost: x\r\nx-a:"] {
@@ -36,7 +36,7 @@ async fn a_client_that_is_slow_with_its_head_is_hung_up_on() {
 
 #[tokio::test]
 async fn a_client_that_is_slow_with_its_body_gets_408() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!(
@@ -52,7 +52,7 @@ async fn a_client_that_is_slow_with_its_body_gets_408() {
 
 #[tokio::test]
 async fn a_head_that_is_too_long_is_refused() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let long = server.ask(Method::GET, "/healthz", "").header("x-long", "x".repeat(20_000)).send().await.unwrap();
     assert_eq!(long.status(), StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
@@ -65,7 +65,7 @@ async fn a_head_that_is_too_long_is_refused() {
 
 #[tokio::test]
 async fn requests_over_the_number_of_places_are_told_to_come_again() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let limits = Limits { time: Duration::from_secs(4), ..Limits::default() };
     let server = Server::with(settings(&engine), limits, |api| api.concurrent_requests = 1).await;
     let slow = json!({"query": "SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) = 1"});
@@ -84,13 +84,28 @@ async fn requests_over_the_number_of_places_are_told_to_come_again() {
 
 #[tokio::test]
 async fn a_server_that_is_asked_to_stop_answers_what_it_has_in_hand() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
-    let slow = json!({"query": "SELECT count() AS n FROM numbers(300000000) WHERE sipHash64(number) = 1"});
-    let asked = tokio::spawn(server.ask(Method::POST, "/api/query", &server.analyst).json(&slow).send());
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let body = json!({"query": "SELECT 1 AS x"}).to_string();
+    let head = format!(
+        "POST /api/query HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        server.analyst,
+        body.len()
+    );
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The request is in hand when the server has counted the connection and read the head.
+    until("the connection is open", async || {
+        server.ask(Method::GET, "/metrics", "").send().await.unwrap().text().await.unwrap().contains("_connections 2")
+    })
+    .await;
     let address = server.address;
-    server.stop().await;
-    assert_eq!(asked.await.unwrap().unwrap().status(), StatusCode::OK);
-    assert!(TcpStream::connect(address).await.is_err());
+    let stopped = tokio::spawn(server.stop());
+    until("no new connection is taken", async || TcpStream::connect(address).await.is_err()).await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(answer.contains("\"rows\":1"), "{answer}");
+    stopped.await.unwrap();
 }

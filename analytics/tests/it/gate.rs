@@ -9,7 +9,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::rig::server::{ANNA, BEN, Server, entry, problem};
-use crate::rig::{landing_zone, settings, until};
+use crate::rig::{empty_zone, settings, until};
 
 /// Every path under `/api` with its method, as the description names them.
 fn paths() -> Vec<(Method, String)> {
@@ -29,7 +29,7 @@ fn paths() -> Vec<(Method, String)> {
 
 #[tokio::test]
 async fn no_path_answers_without_a_good_token() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     for (method, path) in paths() {
         let bare = reqwest::Client::new().request(method.clone(), format!("http://{}{path}", server.address));
@@ -44,7 +44,7 @@ async fn no_path_answers_without_a_good_token() {
 
 #[tokio::test]
 async fn a_person_sees_nothing_but_the_persons_own_rows() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     for (method, path) in paths() {
         let foreign = server.ask(method.clone(), &path, &server.anna).json(&json!({"query": "SELECT 1"}));
@@ -64,7 +64,7 @@ async fn a_person_sees_nothing_but_the_persons_own_rows() {
 
 #[tokio::test]
 async fn each_role_gets_its_own_paths_and_no_other() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let tokens = [("analyst", &server.analyst), ("clinician", &server.clinician), ("operator", &server.operator)];
     for (role, token) in tokens {
@@ -83,7 +83,7 @@ async fn each_role_gets_its_own_paths_and_no_other() {
 
 #[tokio::test]
 async fn a_token_that_asks_too_often_waits_and_no_other_does() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::with(settings(&engine), Limits::default(), |api| {
         api.requests_per_minute = NonZeroU32::MIN;
         api.burst = NonZeroU32::new(2).unwrap();
@@ -102,7 +102,7 @@ async fn a_token_that_asks_too_often_waits_and_no_other_does() {
 
 #[tokio::test]
 async fn a_changed_tokens_file_counts_without_a_restart_and_a_wrong_one_changes_nothing() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let status = async |token: &str| {
         server.ask(Method::GET, "/api/analytics/gateways", token).send().await.unwrap().status().as_u16()
@@ -118,7 +118,7 @@ async fn a_changed_tokens_file_counts_without_a_restart_and_a_wrong_one_changes_
 
 #[tokio::test]
 async fn pages_of_other_origins_get_no_answer_unless_they_are_listed() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let closed = Server::start(&engine).await;
     let open = Server::with(settings(&engine), Limits::default(), |api| {
         api.cors_origins = vec!["https://dashboards.example.org".to_owned()];

@@ -12,4 +12,5 @@ mod platform;
 mod program;
 mod query;
 mod rig;
+mod tricks;
 mod warehouse;

@@ -4,7 +4,7 @@ use biogate_analytics::api::openapi;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::rig::landing_zone;
+use crate::rig::empty_zone;
 use crate::rig::server::Server;
 
 #[test]
@@ -58,7 +58,7 @@ fn dangling(value: &Value, document: &Value) {
 
 #[tokio::test]
 async fn the_server_describes_itself_says_how_it_is_and_counts() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let served = server.get("/openapi.json", "").await;
     assert_eq!(served, serde_json::to_value(openapi::describe()).unwrap());

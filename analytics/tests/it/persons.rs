@@ -4,8 +4,8 @@ use biogate::observation::EventType;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::rig::landing_zone;
 use crate::rig::server::{ANNA, BEN, Server, problem};
+use crate::rig::{empty_zone, landing_zone};
 
 /// The numbers of one day, by the definition of each: the quantiles interpolate between the values around them.
 fn model(values: &[f64]) -> [f64; 6] {
@@ -86,7 +86,7 @@ async fn a_day_is_the_persons_own_or_that_of_the_zone_asked_for() {
 
 #[tokio::test]
 async fn a_wrong_part_of_the_address_is_named() {
-    let Some(engine) = landing_zone().await else { return };
+    let Some(engine) = empty_zone().await else { return };
     let server = Server::start(&engine).await;
     let ask = async |path: &str| server.ask(Method::GET, path, &server.anna).send().await.unwrap();
     for asked in [

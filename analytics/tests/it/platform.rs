@@ -37,23 +37,31 @@ async fn a_gateway_shows_its_lag_and_the_hour_that_lacks_a_row() {
          SELECT toUUID('00000000-0000-0000-0000-00000000000' || toString(number + 1)), '{ANNA}', 'heart_rate', 60, '/min', \
          {hour} + number, 'd', 'hub-1' FROM numbers(2)"
     ));
-    // It says that it has sent three events; their ids' XOR is 1 ^ 2 ^ 4.
-    engine.sql(&format!(
-        "INSERT INTO reconciliation (gateway_id, device_id, hour, count, ids_xor, version) SELECT 'hub-1', 'd', {hour}, 3, 7, 1"
-    ));
-    let hub = server.get("/api/analytics/gateways", &server.operator).await["data"][0].clone();
+    let gateways = async || server.get("/api/analytics/gateways", &server.operator).await["data"][0].clone();
+    let hub = gateways().await;
     assert_eq!(
-        (&hub["gateway_id"], &hub["backlog_events"], &hub["clock"]),
-        (&json!("hub-1"), &json!(40), &json!("synced"))
+        (&hub["gateway_id"], &hub["backlog_events"], &hub["clock"], &hub["rows_lacking"]),
+        (&json!("hub-1"), &json!(40), &json!("synced"), &json!(0))
     );
+    // Behind by what waits in it.
     let lag = hub["lag_seconds"].as_i64().unwrap();
     assert!((89..=150).contains(&lag), "{hub}");
+    // It has said an hour ago that it has sent three events; their ids' XOR is 1 ^ 2 ^ 4.
+    engine.sql(&format!(
+        "INSERT INTO reconciliation (gateway_id, device_id, hour, count, ids_xor, version, said_at) \
+         SETTINGS insert_allow_materialized_columns = 1 SELECT 'hub-1', 'd', {hour}, 3, 7, 1, now64(3, 'UTC') - INTERVAL 1 HOUR"
+    ));
+    // Behind up to the hour that lacks one.
+    let hub = gateways().await;
+    let lag = hub["lag_seconds"].as_i64().unwrap();
+    assert!((7_200..=10_900).contains(&lag) && hub["rows_lacking"] == 1, "{hub}");
     let hours = server.get("/api/analytics/gateways/hub-1/hours?days=1", &server.operator).await;
     assert_eq!(hours["data"].as_array().unwrap().len(), 1, "{hours}");
     assert_eq!(
         (&hours["data"][0]["sent"], &hours["data"][0]["stored"], &hours["data"][0]["lacking"]),
         (&json!(3), &json!(2), &json!(1))
     );
+    assert_eq!(hours["data"][0]["why"], "warehouse: rows are missing");
     let none = server.get("/api/analytics/gateways/hub-2/hours", &server.operator).await;
     assert_eq!(none, json!({"data": []}));
 }

@@ -17,11 +17,13 @@ pub(crate) mod mosquitto;
 pub(crate) mod pty;
 pub(crate) mod server;
 
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use biogate::forward::clickhouse::schema;
 use biogate_analytics::warehouse::{Limits, Settings, Warehouse};
 use clickhouse::Engine;
+use tokio::sync::Mutex;
 
 /// Every wait in a test ends after this long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -31,6 +33,18 @@ pub(crate) async fn landing_zone() -> Option<Engine> {
     let engine = Engine::shared()?;
     engine.make_database();
     schema::apply(&engine.settings()).await.unwrap();
+    Some(engine)
+}
+
+/// The same for tests that write nothing: those that run at the same time share one, because it takes a while to make.
+pub(crate) async fn empty_zone() -> Option<Arc<Engine>> {
+    static SHARED: Mutex<Weak<Engine>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(engine) = shared.upgrade() {
+        return Some(engine);
+    }
+    let engine = Arc::new(landing_zone().await?);
+    *shared = Arc::downgrade(&engine);
     Some(engine)
 }
 
