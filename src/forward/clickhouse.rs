@@ -6,6 +6,7 @@
 mod block;
 mod cluster;
 mod declared;
+pub mod dictionary;
 pub mod difference;
 pub mod document;
 mod http;
