@@ -7,6 +7,7 @@ mod block;
 pub mod census;
 mod cluster;
 mod declared;
+pub mod dictionary;
 pub mod difference;
 pub mod document;
 mod http;
