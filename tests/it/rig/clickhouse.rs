@@ -152,7 +152,13 @@ impl Drop for Engine {
 }
 
 fn servers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers")
+    root().join("tests/servers")
+}
+
+/// The repository: the tests of its other crates use this rig too.
+fn root() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().find(|folder| folder.join("tests/servers").is_dir()).unwrap_or(package)
 }
 
 /// The Python environment with the engine, installed on first use.
@@ -160,7 +166,7 @@ fn venv() -> Option<&'static Path> {
     static VENV: OnceLock<Option<PathBuf>> = OnceLock::new();
     VENV.get_or_init(|| {
         let dir = std::env::var_os("BIOGATE_TEST_SERVERS").map(PathBuf::from);
-        let dir = dir.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-servers"));
+        let dir = dir.unwrap_or_else(|| root().join("target/test-servers"));
         let installed = Command::new("bash").arg(servers().join("clickhouse.sh")).arg("install").arg(&dir).status();
         installed.is_ok_and(|status| status.success()).then(|| dir.join("venv"))
     })
