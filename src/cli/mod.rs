@@ -104,7 +104,7 @@ enum Command {
     /// Looks into the offline buffer
     #[command(subcommand)]
     Buffer(buffer::BufferCommand),
-    /// Prints or applies the warehouse's table
+    /// Prints, applies or compares the warehouse's tables
     Schema(schema::SchemaCommand),
 }
 
@@ -179,8 +179,8 @@ async fn schema(command: schema::SchemaCommand, file: &Path) -> anyhow::Result<E
         }),
         false => None,
     };
-    schema::run(&command, configured, &mut std::io::stdout().lock()).await?;
-    Ok(ExitCode::SUCCESS)
+    let is_well = schema::run(&command, configured, &mut std::io::stdout().lock()).await?;
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {

@@ -1,4 +1,4 @@
-//! `biogate schema print|apply`: the warehouse's tables.
+//! `biogate schema print|apply|diff`: the warehouse's tables.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use crate::forward::clickhouse::Settings;
 use crate::forward::clickhouse::document::Copied;
-use crate::forward::clickhouse::schema::{self, Fitting};
+use crate::forward::clickhouse::schema::{self, Applied, Fitting};
+use crate::forward::clickhouse::{DEFAULT_TABLE, difference};
 
-/// Print or make the table that events are written to.
+/// Print, make or compare the tables that events and reports are written to.
 #[derive(Debug, Args)]
 pub struct SchemaCommand {
     /// What to do.
@@ -22,9 +23,22 @@ pub struct SchemaCommand {
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Print the statements that make the tables and views.
-    Print,
+    Print(Printed),
     /// Make database, tables and views where they are missing, and check that an existing table of events fits.
     Apply(Target),
+    /// Say what of tables, columns, keys, settings and views is missing or different; exit code 1 if anything is. Changes nothing.
+    Diff(Target),
+}
+
+/// In which form the statements are printed.
+#[derive(Debug, Args)]
+pub struct Printed {
+    /// For the cluster of this name: replicated tables, and Distributed ones over them.
+    #[arg(long)]
+    pub cluster: Option<String>,
+    /// Database of the cluster's tables, which their statements name.
+    #[arg(long, default_value = "biometrics", requires = "cluster")]
+    pub database: String,
 }
 
 /// Where the table is, where not in the configuration.
@@ -45,6 +59,9 @@ pub struct Target {
     /// Certificates to trust instead of the system's.
     #[arg(long)]
     pub ca_file: Option<PathBuf>,
+    /// Make or compare the form for the cluster of this name.
+    #[arg(long)]
+    pub cluster: Option<String>,
     /// Report as one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -68,22 +85,62 @@ impl SchemaCommand {
     /// Whether the configuration's destination is wanted.
     pub fn needs_config(&self) -> bool {
         match &self.action {
-            Action::Print => false,
-            Action::Apply(target) => target.url.is_none(),
+            Action::Print(_) => false,
+            Action::Apply(target) | Action::Diff(target) => target.url.is_none(),
         }
     }
 }
 
-/// Carries the command out. `configured` is the configuration's ClickHouse destination.
-pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mut impl Write) -> Result<(), Error> {
+/// Carries the command out and says whether all is well. `configured` is the configuration's ClickHouse destination.
+pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mut impl Write) -> Result<bool, Error> {
     match &command.action {
-        Action::Print => Ok(write!(out, "{}", schema::script())?),
+        Action::Print(Printed { cluster: None, .. }) => write!(out, "{}", schema::script())?,
+        Action::Print(Printed { cluster: Some(cluster), database }) => {
+            check_cluster(cluster)?;
+            write!(out, "{}", schema::cluster_script(cluster, database))?;
+        }
         Action::Apply(target) => {
             let settings = target.settings(configured)?;
-            let (fitting, copied) = schema::apply_and_copy(&settings).await?;
-            report(&settings, &fitting, &copied, target.json, out)
+            let applied = schema::apply_and_tell(&settings, target.cluster.as_deref()).await?;
+            report(&settings, &applied, target, out)?;
+        }
+        Action::Diff(target) => {
+            let settings = target.settings(configured)?;
+            let differences = difference::find(&settings, target.cluster.as_deref()).await?;
+            return diff(&settings, &differences, target.json, out);
         }
     }
+    Ok(true)
+}
+
+/// A cluster's name is written into statements as it is.
+fn check_cluster(name: &str) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.{}".contains(c);
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => Ok(()),
+        false => Err(Error::Usage(format!("--cluster {name:?}: write a name of letters, digits, '_', '-' and '.'"))),
+    }
+}
+
+fn diff(
+    settings: &Settings,
+    differences: &[difference::Difference],
+    json: bool,
+    out: &mut impl Write,
+) -> Result<bool, Error> {
+    let is_same = differences.is_empty();
+    if json {
+        let (url, database) = (&settings.url, &settings.database);
+        let report =
+            serde_json::json!({ "url": url, "database": database, "same": is_same, "differences": differences });
+        writeln!(out, "{report}")?;
+        return Ok(is_same);
+    }
+    differences.iter().try_for_each(|difference| writeln!(out, "{difference}"))?;
+    if is_same {
+        writeln!(out, "database {} on {} is as the schema says", settings.database, settings.url)?;
+    }
+    Ok(is_same)
 }
 
 impl Target {
@@ -112,6 +169,15 @@ impl Target {
         if self.ca_file.is_some() {
             settings.ca_file.clone_from(&self.ca_file);
         }
+        if let Some(cluster) = &self.cluster {
+            check_cluster(cluster)?;
+            if settings.table != DEFAULT_TABLE {
+                let table = &settings.table;
+                return Err(Error::Usage(format!(
+                    "--cluster makes the table {DEFAULT_TABLE}, the destination names {table}; write --url and --database"
+                )));
+            }
+        }
         Ok(settings)
     }
 }
@@ -125,29 +191,42 @@ struct Report<'a> {
     engine: &'a str,
     deduplication_window: Option<u64>,
     copied_rows: u64,
+    new: &'a [String],
+    changed: &'a [String],
+    unknown: &'a [String],
 }
 
-fn report(
-    settings: &Settings,
-    fitting: &Fitting,
-    copied: &[Copied],
-    json: bool,
-    out: &mut impl Write,
-) -> Result<(), Error> {
+fn report(settings: &Settings, applied: &Applied, target: &Target, out: &mut impl Write) -> Result<(), Error> {
     let table = format!("{}.{}", settings.database, settings.table);
+    let Applied { fitting, copied, ledger } = applied;
     let Fitting { server_version, engine, deduplication_window, .. } = fitting;
-    if json {
+    if target.json {
         let (url, deduplication_window) = (settings.url.as_str(), *deduplication_window);
         let copied_rows = copied.iter().map(|copied| copied.rows).sum();
-        let report = Report { url, table, server_version, engine, deduplication_window, copied_rows };
+        let (new, changed, unknown) = (&ledger.new[..], &ledger.changed[..], &ledger.unknown[..]);
+        let report =
+            Report { url, table, server_version, engine, deduplication_window, copied_rows, new, changed, unknown };
         serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
         return Ok(writeln!(out)?);
     }
     for Copied { from, rows } in copied {
         writeln!(out, "copied {rows} rows of {from}, which stays; drop it once you have looked at them")?;
     }
+    for name in &ledger.new {
+        writeln!(out, "applied {name}")?;
+    }
+    for name in &ledger.changed {
+        writeln!(
+            out,
+            "{name} says something else than when it was applied here; what exists was not altered: `biogate schema diff` \
+             says what differs"
+        )?;
+    }
+    for name in &ledger.unknown {
+        writeln!(out, "{name} was applied here by a newer biogate, which knows more tables than this one")?;
+    }
     writeln!(out, "table {table} on {} (ClickHouse {server_version}, {engine}) fits contract v1", settings.url)?;
-    if deduplication_window.is_none() {
+    if deduplication_window.is_none() && target.cluster.is_none() {
         writeln!(
             out,
             "it remembers no inserts, so raw counts may hold repeats; FINAL counts each event once. \
@@ -163,7 +242,7 @@ mod tests {
 
     fn target(url: Option<&str>, user: Option<&str>) -> Target {
         let (url, user) = (url.map(str::to_owned), user.map(str::to_owned));
-        Target { url, database: None, user, password_file: None, ca_file: None, json: false }
+        Target { url, database: None, user, password_file: None, ca_file: None, cluster: None, json: false }
     }
 
     #[test]
@@ -184,7 +263,13 @@ mod tests {
     #[tokio::test]
     async fn print_gives_runnable_statements() {
         let mut out = Vec::new();
-        run(&SchemaCommand { action: Action::Print }, None, &mut out).await.unwrap();
+        run(
+            &SchemaCommand { action: Action::Print(Printed { cluster: None, database: String::new() }) },
+            None,
+            &mut out,
+        )
+        .await
+        .unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(
             text.starts_with("-- 0001") && text.ends_with(";\n\n") && text.contains("'rebuild';\n\nCREATE"),

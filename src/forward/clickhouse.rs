@@ -4,9 +4,13 @@
 //! Why not the official client crate: `docs/decisions/2026-11-24-clickhouse-client.md`.
 
 mod block;
+mod cluster;
+mod declared;
+pub mod difference;
 pub mod document;
 mod http;
 mod insert;
+pub mod ledger;
 mod migrations;
 mod report;
 mod row;

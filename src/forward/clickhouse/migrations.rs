@@ -24,7 +24,8 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied.
-pub(super) const MIGRATIONS: &[Migration] = migrations!["0001_landing_zone", "0010_completeness"];
+pub(super) const MIGRATIONS: &[Migration] =
+    migrations!["0001_landing_zone", "0002_schema_migrations", "0010_completeness"];
 
 impl Migration {
     /// Its statements without their semicolons, for a database whose events lie in `table`.
@@ -36,6 +37,11 @@ impl Migration {
         let table = quoted(table);
         statements.iter().map(|statement| statement.replace(DEFAULT_TABLE, &table)).collect()
     }
+}
+
+/// The statements of all files in their order.
+pub(super) fn statements(table: &str) -> Vec<String> {
+    MIGRATIONS.iter().flat_map(|migration| migration.statements(table)).collect()
 }
 
 /// The statements of a file: each ends with a semicolon at the end of a line that is no comment. What stands before a

@@ -8,9 +8,11 @@ use serde::Deserialize;
 
 use crate::forward::refusal::{Refusal, Trouble};
 
+use super::cluster;
 use super::document::{self, Copied};
 use super::http::{Fault, Http};
-use super::migrations::{MIGRATIONS, Migration};
+use super::ledger::{self, Ledger};
+use super::migrations::{self, MIGRATIONS, Migration};
 use super::verdict::{code_in, shorten};
 use super::{DEFAULT_TABLE, Settings, quoted};
 
@@ -44,6 +46,19 @@ pub enum Error {
         /// The name that is taken.
         aside: String,
     },
+    /// A table that a cluster's schema has to replace.
+    #[error(
+        "table {table} on {server} is of one server alone ({engine}), not of the cluster; rename it, apply again, and \
+         copy its rows with INSERT INTO .. SELECT"
+    )]
+    NotDistributed {
+        /// Its URL.
+        server: String,
+        /// Database and table.
+        table: String,
+        /// Its engine.
+        engine: String,
+    },
     /// No such table.
     #[error("table {table} does not exist on {server}; `biogate schema apply` makes it")]
     Missing {
@@ -71,7 +86,9 @@ impl Error {
             Error::Unreachable(_) => Trouble::Unreachable,
             Error::Access(_) => Trouble::Access,
             Error::Statement { .. } => Trouble::Peer,
-            Error::Missing { .. } | Error::Misfits { .. } | Error::Aside { .. } => Trouble::Schema,
+            Error::Missing { .. } | Error::Misfits { .. } | Error::Aside { .. } | Error::NotDistributed { .. } => {
+                Trouble::Schema
+            }
         };
         Refusal::new(trouble, self.to_string()).not_arrived()
     }
@@ -119,7 +136,7 @@ pub struct Fitting {
 
 /// The statements that make the landing zone in the database in use, each runnable as it stands, in their order.
 pub fn statements(table: &str) -> Vec<String> {
-    MIGRATIONS.iter().flat_map(|migration| migration.statements(table)).collect()
+    migrations::statements(table)
 }
 
 /// The same as one text, with the names of the files that they come from.
@@ -132,26 +149,70 @@ pub fn script() -> String {
     MIGRATIONS.iter().map(file).collect()
 }
 
+/// The same for the cluster of this name, whose hosts keep the tables in `database`. Not run here: there is no Keeper.
+pub fn cluster_script(cluster: &str, database: &str) -> String {
+    let head = cluster_database(cluster, database);
+    let statements = cluster::statements(cluster, database);
+    std::iter::once(&head).chain(&statements).map(|statement| format!("{statement};\n\n")).collect()
+}
+
+fn cluster_database(cluster: &str, database: &str) -> String {
+    format!("CREATE DATABASE IF NOT EXISTS {} ON CLUSTER '{cluster}'", quoted(database))
+}
+
+/// What applying the schema did and found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The table of events.
+    pub fitting: Fitting,
+    /// What was copied from the platform document's tables.
+    pub copied: Vec<Copied>,
+    /// The files of the schema.
+    pub ledger: Ledger,
+}
+
 /// Makes database, tables and views where they are missing, then verifies the events' table. A table of ours that exists is
 /// never changed; those of the platform document step aside, and their rows are copied (`document`).
 pub async fn apply(settings: &Settings) -> Result<Fitting, Error> {
-    Ok(apply_and_copy(settings).await?.0)
+    Ok(apply_and_tell(settings, None).await?.fitting)
 }
 
-/// The same; says what was copied.
-pub async fn apply_and_copy(settings: &Settings) -> Result<(Fitting, Vec<Copied>), Error> {
+/// The same, for the cluster of this name where one is given; says what was done.
+pub async fn apply_and_tell(settings: &Settings, cluster: Option<&str>) -> Result<Applied, Error> {
     let mut http = Http::new(settings.clone()).map_err(Error::Unreachable)?;
-    ask(&mut http, settings, &format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), &[]).await?;
+    let (make, statements) = match cluster {
+        Some(name) => (cluster_database(name, &settings.database), cluster::statements(name, &settings.database)),
+        None => (format!("CREATE DATABASE IF NOT EXISTS {}", quoted(&settings.database)), statements(&settings.table)),
+    };
+    ask(&mut http, settings, &make, &[]).await?;
     let database = [("database", settings.database.as_str())];
-    let is_default = settings.table == DEFAULT_TABLE;
-    if is_default {
+    // Those of the document are of one server: on a cluster nobody guesses which host's rows are meant.
+    let may_copy = settings.table == DEFAULT_TABLE && cluster.is_none();
+    if may_copy {
         document::step_aside(&mut http, settings).await?;
     }
-    for statement in statements(&settings.table) {
-        ask(&mut http, settings, &statement, &database).await?;
+    if cluster.is_some() {
+        distributed_or_missing(&mut http, settings).await?;
     }
-    let copied = if is_default { document::copy(&mut http, settings).await? } else { Vec::new() };
-    Ok((verify_with(&mut http, settings).await?, copied))
+    for statement in &statements {
+        ask(&mut http, settings, statement, &database).await?;
+    }
+    let copied = if may_copy { document::copy(&mut http, settings).await? } else { Vec::new() };
+    let before = ledger::read(&mut http, settings).await?;
+    let ledger = ledger::write(&mut http, settings, &before).await?;
+    Ok(Applied { fitting: verify_with(&mut http, settings).await?, copied, ledger })
+}
+
+/// Refuses a table of events that a single server's schema made.
+async fn distributed_or_missing(http: &mut Http, settings: &Settings) -> Result<(), Error> {
+    let params = [("param_d", settings.database.as_str()), ("param_t", settings.table.as_str())];
+    let sql = "SELECT engine FROM system.tables WHERE database = {d:String} AND name = {t:String} FORMAT TSVRaw";
+    let engine = ask(http, settings, sql, &params).await?.trim().to_owned();
+    if engine.is_empty() || engine == "Distributed" {
+        return Ok(());
+    }
+    let table = format!("{}.{}", settings.database, settings.table);
+    Err(Error::NotDistributed { server: http.endpoint().to_string(), table, engine })
 }
 
 /// Finds out whether events can be written to the table.

@@ -64,12 +64,12 @@ fn assert_all_there(engine: &Engine) {
 #[tokio::test]
 async fn its_rows_are_all_there_afterwards_and_a_second_run_copies_nothing() {
     let Some(engine) = made_by_the_document() else { return };
-    let (fitting, copied) = schema::apply_and_copy(&engine.settings()).await.unwrap();
+    let schema::Applied { fitting, copied, .. } = schema::apply_and_tell(&engine.settings(), None).await.unwrap();
     assert_eq!(fitting.engine, "ReplacingMergeTree");
     let rows: Vec<_> = copied.iter().map(|copied| (copied.from.as_str(), copied.rows)).collect();
     assert_eq!(rows, [("document_biometric_events", 64), ("document_user_activity", 1)]);
     assert_all_there(&engine);
-    let (_, copied) = schema::apply_and_copy(&engine.settings()).await.unwrap();
+    let copied = schema::apply_and_tell(&engine.settings(), None).await.unwrap().copied;
     assert_eq!(copied, []);
     assert_all_there(&engine);
 }
@@ -88,7 +88,7 @@ async fn a_run_that_was_cut_off_at_any_step_is_finished_by_the_next() {
          SELECT event_id, user_id, toString(event_type), value, '/min', toDateTime64(timestamp, 3, 'UTC'), device_id, \
          'estimated', toString(metadata) FROM document_biometric_events WHERE event_type = 'heart_rate' AND timestamp < '2026-11-10 03:00:00'",
     );
-    let (_, copied) = schema::apply_and_copy(&engine.settings()).await.unwrap();
+    let copied = schema::apply_and_tell(&engine.settings(), None).await.unwrap().copied;
     assert_eq!(copied.len(), 2);
     assert_all_there(&engine);
 }
