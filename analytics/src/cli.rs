@@ -8,7 +8,11 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{self, Config};
+use crate::api::openapi;
+use crate::config;
+
+mod serve;
+mod token;
 
 /// The Query API of the BIOMETRICS platform and the commands beside it.
 #[derive(Debug, Parser)]
@@ -23,17 +27,26 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Check the configuration
+    /// Check the configuration, the files it names, and whether the warehouse answers
     Check,
+    /// Serve the Query API until SIGTERM or SIGINT
+    Serve,
+    /// Tokens of the Query API
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Print the Query API's description (OpenAPI, JSON)
+    Openapi,
 }
 
 impl Arguments {
     /// Runs the subcommand.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Check => {
-                let config = Config::load(&self.config)?;
-                say(&format!("{} is right; the warehouse is {}", self.config.display(), config.warehouse.url));
+            Command::Check => serve::check(&self.config),
+            Command::Serve => serve::run(&self.config),
+            Command::Token(command) => command.run(),
+            Command::Openapi => {
+                say(&serde_json::to_string_pretty(&openapi::describe())?);
                 Ok(ExitCode::SUCCESS)
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::warehouse;
+use crate::{api, warehouse};
 
 /// Where the commands look unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/biogate/analytics.toml";
@@ -19,6 +19,9 @@ pub const DEFAULT_FILE: &str = "/etc/biogate/analytics.toml";
 pub struct Config {
     /// `[warehouse]`: how the API reads, by a user that may only read.
     pub warehouse: warehouse::Settings,
+    /// `[api]`: where it listens, and what it lets in.
+    #[serde(default)]
+    pub api: api::Settings,
     /// `[admin]`: how `erase` and `repseudonymise` write, by a user of their own. The API never reads it.
     pub admin: Option<warehouse::Settings>,
 }

@@ -9,3 +9,5 @@ pub mod warehouse;
 
 pub mod statement;
 pub mod token;
+
+pub mod api;

@@ -124,7 +124,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 /// Whether a statement may not hold this word.
 pub fn is_outside(word: &str) -> bool {
     let begins = |family: &&str| word.get(..family.len()).is_some_and(|start| start.eq_ignore_ascii_case(family));
-    OUTSIDE.iter().any(|name| name.eq_ignore_ascii_case(word)) || FAMILIES.iter().any(|family| begins(&family))
+    OUTSIDE.iter().any(|name| name.eq_ignore_ascii_case(word)) || FAMILIES.iter().any(begins)
 }
 
 /// A parameter's name and value as they are sent. Types are the statement's: `{name:Type}`.

@@ -207,6 +207,17 @@ impl Warehouse {
         serde_json::from_slice(&answer).map_err(|why| Error::Answer(why.to_string()))
     }
 
+    /// Whether the server answers. It is not asked who we are.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let deadline = Duration::from_secs(2);
+        let url = self.url.join("ping").map_err(|why| Error::Settings(why.to_string()))?;
+        let answer = self.client.get(url).timeout(deadline).send().await.map_err(|why| self.fault(&why, deadline))?;
+        match answer.status() {
+            StatusCode::OK => Ok(()),
+            other => Err(Error::Answer(format!("ping: {other}"))),
+        }
+    }
+
     /// Runs a statement that writes. Only the commands of `[admin]` do that.
     pub async fn execute(&self, sql: &str, params: &[(&str, &str)]) -> Result<(), Error> {
         let limits = self.limits;
