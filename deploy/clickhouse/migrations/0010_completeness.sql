@@ -18,7 +18,7 @@ FROM (
     SELECT toString(gateway_id) AS gateway_id, hour, count AS s, toUInt64(0) AS h, toUInt64(0) AS l, toUInt64(0) AS r, '' AS w,
            toUInt8(said_at <= now64(3,'UTC') - INTERVAL 10 MINUTE) AS judged, toUInt64(0) AS other_ids
     FROM (SELECT gateway_id, toDateTime(hour, 'UTC') AS hour, sum(count) AS count, max(said_at) AS said_at
-          FROM (SELECT gateway_id, toStartOfHour(hour) AS hour, count, said_at FROM reconciliation FINAL)
+          FROM (SELECT gateway_id, hour, count, said_at FROM reconciliation_owed)
           GROUP BY gateway_id, hour)
     UNION ALL
     SELECT toString(gateway_id) AS gateway_id, toDateTime(toStartOfHour(timestamp), 'UTC') AS hour, toUInt64(0) AS s, count() AS h,
