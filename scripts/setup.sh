@@ -54,6 +54,11 @@ if [ "$for_what" = test ]; then
     need default-jre-headless command -v java
     need maven command -v mvn
     need openssl command -v openssl
+    # Reads deploy/compose.yaml; runs nothing.
+    need docker-compose command -v docker-compose
+    # deploy/compose/connect/apply.sh speaks to Kafka Connect by them.
+    need curl command -v curl
+    need jq command -v jq
 fi
 if [ "$for_what" = bluez-vm ]; then
     need qemu-system-x86 command -v qemu-system-x86_64

@@ -31,6 +31,9 @@ pub mod source;
 #[cfg(feature = "gateway")]
 pub mod forward;
 
+#[cfg(feature = "clickhouse")]
+pub mod fleet;
+
 #[cfg(all(feature = "serial", feature = "mqtt", feature = "clickhouse"))]
 pub mod config;
 

@@ -45,6 +45,7 @@ mod scan;
 mod scan_table;
 pub mod schema;
 mod shipped_channel;
+mod simulate_fleet;
 mod status;
 mod status_table;
 #[cfg(feature = "ble")]
@@ -106,6 +107,8 @@ enum Command {
     Buffer(buffer::BufferCommand),
     /// Prints, applies or compares the warehouse's tables
     Schema(schema::SchemaCommand),
+    /// Loads a warehouse or brokers as many hubs would, and says whether they keep up
+    SimulateFleet(simulate_fleet::SimulateFleetArgs),
 }
 
 impl Arguments {
@@ -145,6 +148,7 @@ impl Arguments {
             Command::Replay(arguments) => block_on(replay::run(arguments, &config)),
             Command::Buffer(command) => block_on(buffer::run(command, &config)),
             Command::Schema(command) => block_on(schema(command, &config)),
+            Command::SimulateFleet(arguments) => block_on(simulate_fleet::run(arguments, &config)),
         }
     }
 }
@@ -164,6 +168,7 @@ fn is_wrong_usage(error: &anyhow::Error) -> bool {
         cause.is::<config::Error>()
             || cause.is::<ProfileError>()
             || cause.is::<assign::Refused>()
+            || cause.is::<simulate_fleet::Usage>()
             || matches!(cause.downcast_ref(), Some(schema::Error::Usage(_)))
     })
 }

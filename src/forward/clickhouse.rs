@@ -4,6 +4,7 @@
 //! Why not the official client crate: `docs/decisions/2026-11-24-clickhouse-client.md`.
 
 mod block;
+pub mod census;
 mod cluster;
 mod declared;
 pub mod difference;

@@ -4,6 +4,7 @@
 //! through any outage, so that while the process lives nothing is sent twice; the cursor moves when every record is
 //! acknowledged or refused for good. `exactly_once`: each batch is a transaction that carries the cursor with it.
 
+pub mod census;
 mod client;
 mod context;
 mod cursor;

@@ -14,7 +14,7 @@ pub mod health;
 pub mod json;
 #[cfg(feature = "kafka")]
 pub mod kafka;
-mod pace;
+pub(crate) mod pace;
 mod probe;
 pub mod reconciliation;
 pub mod refusal;

@@ -21,7 +21,7 @@ const FEWEST_ROWS: u64 = 256;
 /// part. Each change takes effect with the next batch that is cut: one in hand stays as it is, so that every try of it
 /// sends the same rows.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     limit: BatchLimit,
     rows: u64,
     /// It had to shrink: from then on it grows in small steps.
@@ -31,17 +31,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(limit: BatchLimit) -> Pace {
+    pub(crate) fn new(limit: BatchLimit) -> Pace {
         Pace { limit, rows: limit.usual_rows, careful: false, judged: false }
     }
 
     /// The most rows of the next batch. `overloaded` is what an overloaded peer is helped with: fewer and larger batches.
-    pub(super) fn rows(&self, overloaded: u64) -> u64 {
+    pub(crate) fn rows(&self, overloaded: u64) -> u64 {
         if self.careful { self.rows } else { self.rows.max(overloaded).min(self.limit.most_rows.max(self.rows)) }
     }
 
     /// A batch was delivered in `took`, and so many events wait behind it.
-    pub(super) fn delivered(&mut self, took: Duration, waiting: u64) {
+    pub(crate) fn delivered(&mut self, took: Duration, waiting: u64) {
         let BatchLimit { usual_rows, most_rows, .. } = self.limit;
         if std::mem::take(&mut self.judged) {
             return;
@@ -60,7 +60,7 @@ impl Pace {
     }
 
     /// A try failed.
-    pub(super) fn failed(&mut self, failure: Failure) {
+    pub(crate) fn failed(&mut self, failure: Failure) {
         match failure {
             Failure::Heavy | Failure::Slow if !self.judged => {
                 self.shrink();

@@ -21,10 +21,12 @@ fn deploy(path: &str) -> PathBuf {
 }
 
 /// Apache Kafka's own tools under the names that its image has, from the broker's jars.
-fn tools(folder: &Path, jars: &Path) {
-    for (name, class) in
-        [("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"), ("kafka-configs.sh", "kafka.admin.ConfigCommand")]
-    {
+pub(crate) fn tools(folder: &Path, jars: &Path) {
+    for (name, class) in [
+        ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+        ("kafka-configs.sh", "kafka.admin.ConfigCommand"),
+        ("kafka-acls.sh", "org.apache.kafka.tools.AclCommand"),
+    ] {
         let path = folder.join(name);
         let java = format!("#!/bin/sh\nexec java -XX:TieredStopAtLevel=1 -cp '{}/*' {class} \"$@\"\n", jars.display());
         std::fs::write(&path, java).unwrap();
@@ -62,7 +64,7 @@ fn topics_are_made_once_mended_where_that_is_harmless_and_named_where_it_is_not(
     topics.broker.make_topic(
         "device-assignments",
         1,
-        &[("retention.ms", "1000"), ("min.compaction.lag.ms", "86400000")],
+        &[("retention.ms", "1000"), ("message.timestamp.type", "LogAppendTime")],
     );
 
     let (code, said) = topics.said(&["--check"]);
@@ -77,7 +79,7 @@ fn topics_are_made_once_mended_where_that_is_harmless_and_named_where_it_is_not(
         said.contains("made biometric-events, 12 partitions") && said.contains("made biogate-cursors, 1 "),
         "{said}"
     );
-    assert!(said.contains("set cleanup.policy=compact,delete of device-assignments"), "{said}");
+    assert!(said.contains("set retention.ms=-1 of device-assignments"), "{said}");
     assert!(code == 1 && said.contains("user-activity has 2 partitions, and not 6: left as it is"), "{said}");
 
     let (code, said) = topics.said(&["--check"]);
@@ -119,9 +121,8 @@ const SINK: &[&str] = &[
     "bypassSchemaValidation",
     "suppressTableExistenceException",
     "customInsertFormat",
-    "errors.retry.timeout",
 ];
-const CONNECT: &[&str] = &[
+pub(crate) const CONNECT: &[&str] = &[
     "connector.class",
     "tasks.max",
     "topics",
@@ -222,10 +223,25 @@ fn records_as_the_gateway_writes_them_become_rows_under_the_sinks_settings() {
             .replace("date_time_input_format=best_effort", "date_time_input_format='best_effort'");
         engine.sql(&format!("INSERT INTO {table} SETTINGS {settings} FORMAT JSONEachRow {record}"));
         assert_eq!(engine.sql(&format!("SELECT count() FROM {table}")).trim(), "1", "{topic}");
+        times_are_the_records(&engine, table, &serde_json::from_str(&record).unwrap());
     }
     assert_eq!(engine.sql(EVENT), ROW);
-    assert_eq!(engine.sql("SELECT toUnixTimestamp64Milli(at) FROM gateway_status").trim(), "1790000000000");
-    assert_eq!(engine.sql("SELECT toUnixTimestamp64Milli(timestamp) FROM user_activity").trim(), "1790000000123");
+    let seen = engine.sql("SELECT toUnixTimestamp64Milli(assumeNotNull(devices.last_seen[1])) FROM gateway_status");
+    assert_eq!(seen.trim(), "1790000000000");
+}
+
+/// Every column of a time holds the record's milliseconds. One of whole seconds would read them as seconds, to the year 2106.
+fn times_are_the_records(engine: &Engine, table: &str, record: &Value) {
+    let columns = engine.sql(&format!(
+        "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{table}' \
+         AND type LIKE '%DateTime%' AND type NOT LIKE 'Array%' AND default_kind != 'MATERIALIZED'"
+    ));
+    assert!(!columns.is_empty(), "{table}");
+    for name in columns.lines() {
+        let read = engine.sql(&format!("SELECT toUnixTimestamp64Milli(toDateTime64({name}, 3, 'UTC')) FROM {table}"));
+        let said = record[name].as_i64().map_or("\\N".to_owned(), |at| at.to_string());
+        assert_eq!(read.trim(), said, "{table}.{name}");
+    }
 }
 
 #[test]

@@ -30,6 +30,10 @@ mod clickhouse_check;
 mod configuration;
 #[cfg(feature = "clickhouse")]
 mod dashboards;
+#[cfg(feature = "clickhouse")]
+mod deploy_compose;
+#[cfg(all(feature = "clickhouse", feature = "kafka"))]
+mod deploy_connect;
 #[cfg(all(feature = "clickhouse", feature = "kafka"))]
 mod deploy_kafka;
 #[cfg(feature = "clickhouse")]
@@ -70,7 +74,10 @@ mod readme;
 mod replay;
 mod reports;
 mod rig;
+mod schema;
 mod serial;
+#[cfg(feature = "clickhouse")]
+mod simulate_fleet;
 mod store;
 mod store_aside;
 mod store_damage;

@@ -20,6 +20,8 @@ const IMPORTS: &[(&str, &str)] = &[
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
     ("forward", "reading observation event report clock resolve store"),
+    // Virtual hubs: their patients are a source's, their batches a destination's.
+    ("fleet", "reading observation event clock resolve store source forward"),
     ("intake", "reading observation event report coverage clock interpret store source"),
     ("quarantine", "reading observation event clock resolve interpret store intake"),
     // Rooms own their settings and config gathers them: no room above this line imports config.
@@ -34,7 +36,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ),
     (
         "cli",
-        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local gateway",
+        "reading observation event report coverage clock resolve interpret store source forward fleet intake quarantine config local gateway",
     ),
     ("main", "crash cli"),
     ("lib", ""),

@@ -6,6 +6,6 @@ SELECT
     uniqExact(user_id) AS unique_users,
     avg(duration) AS avg_duration
 FROM user_activity FINAL
-WHERE timestamp >= now() - toIntervalDay({days:UInt16})
+WHERE timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY page
 ORDER BY views DESC, page

@@ -1,5 +1,6 @@
 -- Heart rate of every person and day (UTC) of the last {days} days, in beats per minute (/min).
 -- The document's "Daily heart rate stats per user".
+-- Days are UTC; the first is cut where {days} days ago falls into it.
 SELECT
     user_id,
     toDate(timestamp) AS date,
@@ -12,6 +13,6 @@ SELECT
 FROM events
 WHERE event_type = 'heart_rate'
     AND component = ''
-    AND timestamp >= now() - toIntervalDay({days:UInt16})
+    AND timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY user_id, date
 ORDER BY date DESC, user_id

@@ -3,6 +3,6 @@
 SELECT user_id, toDate(local_time) AS date, sum(value) AS steps
 FROM events
 WHERE event_type = 'steps'
-    AND timestamp >= now() - toIntervalDay({days:UInt16})
+    AND timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY user_id, date
 ORDER BY date DESC, user_id

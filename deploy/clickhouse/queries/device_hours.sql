@@ -2,5 +2,5 @@
 SELECT gateway_id, hour, measured, not_worn, out_of_reach, hub_off, clock_unsure, aside, evicted, silent, measured_share, reason
 FROM device_hours
 WHERE device_id = {device_id:String}
-    AND hour >= now() - toIntervalDay({days:UInt16})
+    AND hour >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 ORDER BY gateway_id, hour

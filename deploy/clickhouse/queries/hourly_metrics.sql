@@ -3,5 +3,5 @@
 SELECT event_type, component, unit, hour, count, sum_value, min_value, max_value, avg_value
 FROM hourly_metrics_exact
 WHERE user_id = {user_id:UUID}
-    AND hour >= now() - toIntervalDay({days:UInt16})
+    AND hour >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 ORDER BY event_type, component, unit, hour

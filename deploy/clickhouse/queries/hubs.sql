@@ -1,4 +1,6 @@
--- Every hub: up to when all that it heard is here, what waits in it, how long it has been silent (seconds).
-SELECT gateway_id, complete_up_to, backlog_events, oldest_waiting, last_heartbeat, silent_seconds, rows_lacking, clock
+-- Every hub: up to when all that it heard is here, what waits in it, how long it has been silent (seconds), and how many
+-- events it lost for good (undated: of these, what no hour can name).
+SELECT gateway_id, complete_up_to, backlog_events, oldest_waiting, last_heartbeat, silent_seconds, rows_lacking, clock,
+       events_lost, events_lost_undated
 FROM hub_complete
 ORDER BY silent_seconds DESC, gateway_id

@@ -2,5 +2,5 @@
 SELECT gateway_id, hour, sent, stored, lacking, lost, refused, why
 FROM hub_hours
 WHERE why NOT IN ('complete', 'not judged yet')
-    AND hour >= now() - toIntervalDay({days:UInt16})
+    AND hour >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 ORDER BY gateway_id, hour

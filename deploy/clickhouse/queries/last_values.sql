@@ -9,6 +9,6 @@ SELECT
     dateDiff('second', measured_at, now64(3, 'UTC')) AS age_seconds,
     argMax(location, (timestamp, event_id)) AS location
 FROM events
-WHERE timestamp >= now() - toIntervalHour({hours:UInt16})
+WHERE timestamp >= now64(3, 'UTC') - toIntervalHour({hours:UInt16})
 GROUP BY user_id, event_type, component
 ORDER BY user_id, event_type, component

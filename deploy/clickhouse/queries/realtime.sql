@@ -7,6 +7,6 @@ SELECT
     count() AS events,
     avg(value) AS avg_value
 FROM events
-WHERE timestamp >= now() - toIntervalMinute({minutes:UInt16})
+WHERE timestamp >= now64(3, 'UTC') - toIntervalMinute({minutes:UInt16})
 GROUP BY minute, event_type, component
 ORDER BY minute, event_type, component

@@ -2,5 +2,5 @@
 SELECT session_id, session_start, session_end, page_views, unique_pages, total_duration
 FROM session_metrics
 WHERE user_id = {user_id:UUID}
-    AND session_end >= now() - toIntervalDay({days:UInt16})
+    AND session_end >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 ORDER BY session_start DESC, session_id

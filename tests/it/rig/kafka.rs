@@ -73,6 +73,11 @@ impl Kafka {
         Some(kafka)
     }
 
+    /// Brokers that the test started itself.
+    pub(crate) fn at(brokers: String) -> Kafka {
+        Kafka { brokers, environment: HashMap::new(), own: None }
+    }
+
     /// Bootstrap addresses of the listener that wants a client's certificate.
     pub(crate) fn ssl(&self) -> &str {
         &self.environment["KAFKA_BROKERS_SSL"]

@@ -68,7 +68,7 @@ fn fits(found: &[&str], expected: &[f64]) -> bool {
 #[test]
 fn every_query_gives_the_models_numbers() {
     let Some(engine) = landing_zone() else { return };
-    let (model, users, now) = ward(&engine);
+    let (model, users, _) = ward(&engine);
     let days = grouped(
         model
             .rows()
@@ -109,27 +109,69 @@ fn every_query_gives_the_models_numbers() {
     for row in cells(&answer) {
         assert!(close(row[2], steps[&(day_named(row[1]), row[0].to_owned())].iter().sum()), "{row:?}");
     }
+    // More days than fit before 1970: not an empty answer.
+    let all = ask(&engine, "daily_heart_rate", &[("days", "30000")]);
+    assert_eq!(cells(&all).len(), days.len());
+}
+
+#[test]
+fn hours_minutes_and_last_values_are_the_models() {
+    let Some(engine) = landing_zone() else { return };
+    let (model, users, now) = ward(&engine);
+    let hours = grouped(model.rows().filter(|row| row.user_id == users[1]).map(|row| {
+        let hour = row.timestamp.div_euclid(HOUR_MS) * 3600;
+        ((row.event_type.name().to_owned(), row.component.to_owned(), hour), row.value)
+    }));
     let answer = ask(&engine, "hourly_metrics", &[("user_id", &users[1].to_string()), ("days", "7")]);
-    let counted: u64 = cells(&answer).iter().map(|row| row[4].parse::<u64>().unwrap()).sum();
-    assert_eq!(counted as usize, model.rows().filter(|row| row.user_id == users[1]).count());
-    let minutes = 600;
-    let recent = grouped(
+    assert_eq!(cells(&answer).len(), hours.len());
+    for row in cells(&answer) {
+        let hour = seconds_of(row[3]);
+        let values = &hours[&(row[0].to_owned(), row[1].to_owned(), hour)];
+        let [count, least, most, mean, ..] = statistics(values);
+        assert!(fits(&row[4..], &[count, values.iter().sum(), least, most, mean]), "{row:?}");
+    }
+
+    // Minutes that lie wholly inside, whenever the engine looks; and a window that is known to hold something.
+    let minutes = grouped(
         model
             .rows()
-            .filter(|row| row.timestamp >= now - minutes * 60_000)
-            .map(|row| ((row.timestamp.div_euclid(60_000), row.event_type.name()), row.value)),
+            .filter(|row| row.timestamp.div_euclid(60_000) * 60_000 >= now - 599 * 60_000)
+            .map(|row| ((row.timestamp.div_euclid(60_000) * 60, row.event_type.name().to_owned()), row.value)),
     );
+    assert!(minutes.len() > 50, "{}", minutes.len());
     let answer = ask(&engine, "realtime", &[("minutes", "600")]);
-    let found = cells(&answer);
-    // A row may have grown too old between the two clocks.
-    assert!(found.len() <= recent.len() && found.len() + 1 >= recent.len(), "{} {}", found.len(), recent.len());
-    let newest = model.rows().max_by_key(|row| (row.timestamp, row.event_id)).unwrap();
+    let found: BTreeMap<_, _> =
+        cells(&answer).into_iter().map(|row| ((seconds_of(row[0]), row[1].to_owned()), (row[3], row[4]))).collect();
+    let oldest = (now - 601 * 60_000) / 1000;
+    assert!(found.keys().all(|(minute, _)| *minute >= oldest), "{answer}");
+    for (minute, values) in &minutes {
+        let [count, _, _, mean, ..] = statistics(values);
+        let (events, average) = found[minute];
+        assert!(close(events, count) && close(average, mean), "{minute:?} {events} {average}");
+    }
+
+    let mut newest: BTreeMap<(Uuid, &str), &Row> = BTreeMap::new();
+    for row in model.rows() {
+        let known = newest.entry((row.user_id, row.event_type.name())).or_insert(row);
+        if (row.timestamp, row.event_id) > (known.timestamp, known.event_id) {
+            *known = row;
+        }
+    }
     let answer = ask(&engine, "last_values", &[("hours", "100")]);
-    let row = cells(&answer)
-        .into_iter()
-        .find(|row| row[0] == newest.user_id.to_string() && row[1] == newest.event_type.name())
-        .unwrap();
-    assert!(close(row[3], newest.value) && row[4] == newest.unit, "{row:?}");
+    assert_eq!(cells(&answer).len(), newest.len());
+    for row in cells(&answer) {
+        let expected = newest[&(row[0].parse().unwrap(), row[1])];
+        assert!(row[2] == expected.component && row[4] == expected.unit && close(row[3], expected.value), "{row:?}");
+        let age: i64 = row[6].parse().unwrap();
+        let at_ward = (now - expected.timestamp) / 1000;
+        assert!((at_ward..at_ward + 60).contains(&age), "{row:?}, {at_ward} s when the ward was made");
+    }
+}
+
+/// A time of TSV as seconds since 1970.
+fn seconds_of(time: &str) -> i64 {
+    let time: jiff::civil::DateTime = time.parse().unwrap();
+    jiff::tz::TimeZone::UTC.to_timestamp(time).unwrap().as_second()
 }
 
 /// The platform document's own statements, as they stand there, for a reader whose profile has final = 1.

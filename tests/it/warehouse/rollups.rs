@@ -45,11 +45,24 @@ fn check(engine: &Engine, model: &Model, after: &str) {
 /// Right at once, and right again when the hours are remembered.
 fn both(engine: &Engine, model: &Model, after: &str) {
     check(engine, model, after);
+    refresh(engine);
+    from_memory(engine, || check(engine, model, &format!("{after}, remembered")));
+}
+
+fn refresh(engine: &Engine) {
     for view in ["hourly_metrics_mv", "hourly_watermark_mv"] {
         engine.sql(&format!("SYSTEM REFRESH VIEW {view}"));
         engine.sql(&format!("SYSTEM WAIT VIEW {view}"));
     }
-    check(engine, model, &format!("{after}, remembered"));
+}
+
+/// With the watermark beyond the five minutes in which all of it landed: no hour is stale, so all are read as remembered.
+fn from_memory(engine: &Engine, look: impl FnOnce()) {
+    let upto = engine.sql("SELECT max(upto) FROM hourly_watermark");
+    engine.sql("INSERT INTO hourly_watermark SELECT toStartOfHour(now64(3)) + INTERVAL 1 HOUR");
+    look();
+    engine.sql("TRUNCATE TABLE hourly_watermark");
+    engine.sql(&format!("INSERT INTO hourly_watermark VALUES ('{}')", upto.trim()));
 }
 
 #[test]
@@ -105,6 +118,72 @@ fn hours_are_right_under_retries_other_cuts_late_data_corrections_deletions_and_
         engine.sql(&format!("OPTIMIZE TABLE {table} FINAL"));
     }
     both(&engine, &model, "every merge");
+}
+
+/// The proof that the checks above read what is remembered: a lie there is seen, until a row of the hour lands.
+#[test]
+fn a_remembered_hour_is_trusted_only_while_nothing_of_it_landed_since() {
+    let Some(engine) = landing_zone() else { return };
+    let (person, day) = (Uuid::new_v4(), now_ms(&engine) / HOUR_MS * HOUR_MS - 48 * HOUR_MS);
+    insert(&engine, &[Row::new(person, EventType::Spo2, 97.0, day)], None);
+    refresh(&engine);
+    engine.sql(
+        "INSERT INTO hourly_rollup SELECT user_id, event_type, hour, [('', '%', 7, 7, 7, 7)], now64(3) FROM hourly_rollup FINAL",
+    );
+    let counted = || engine.sql("SELECT count, sum_value FROM hourly_metrics").trim().to_owned();
+    from_memory(&engine, || assert_eq!(counted(), "7\t7"));
+    insert(&engine, &[Row::new(person, EventType::Spo2, 95.0, day + 1)], None);
+    assert_eq!(counted(), "2\t192");
+    refresh(&engine);
+    from_memory(&engine, || assert_eq!(counted(), "2\t192"));
+}
+
+/// A refresh may fail, come half way, or land after a newer one; and all that is remembered may be lost.
+#[test]
+fn hours_are_right_whatever_becomes_of_a_refresh() {
+    let Some(engine) = landing_zone() else { return };
+    let (person, day) = (Uuid::new_v4(), now_ms(&engine) / HOUR_MS * HOUR_MS - 48 * HOUR_MS);
+    let mut model = Model::default();
+    let first: Vec<Row> = (0..6).map(|nth| Row::new(person, EventType::HeartRate, 61.0, day + nth * HOUR_MS)).collect();
+    insert(&engine, &first, None);
+    model.learn(&first);
+    both(&engine, &model, "a first refresh");
+
+    let corrected: Vec<Row> = first.iter().map(|row| Row { value: 63.0, ..row.next() }).collect();
+    insert(&engine, &corrected, None);
+    model.learn(&corrected);
+    check(&engine, &model, "no refresh at all");
+    let upto = || engine.sql("SELECT max(upto) FROM hourly_watermark");
+    let before = upto();
+    engine.sql("SYSTEM REFRESH VIEW hourly_watermark_mv");
+    engine.sql("SYSTEM WAIT VIEW hourly_watermark_mv");
+    let landed = "SELECT max(upto) < (SELECT max(ingested_at) FROM biometric_events) FROM hourly_watermark";
+    assert_eq!(
+        engine.sql(landed).trim(),
+        "1",
+        "a watermark moved from {before} to {} over hours that nobody remembers",
+        upto()
+    );
+    check(&engine, &model, "a watermark without its refresh");
+
+    engine.sql(
+        "INSERT INTO hourly_rollup SELECT user_id, event_type, hour, [('', 'old', 7, 7, 7, 7)], covers - INTERVAL 1 MINUTE \
+         FROM hourly_rollup FINAL",
+    );
+    both(&engine, &model, "an older refresh that lands last");
+    engine.sql("OPTIMIZE TABLE hourly_rollup FINAL");
+    both(&engine, &model, "its merge");
+    for table in ["hourly_rollup", "hourly_watermark"] {
+        engine.sql(&format!("TRUNCATE TABLE {table}"));
+    }
+    both(&engine, &model, "the loss of all that was remembered");
+    // As after an INSERT that took longer than a refresh waits for: the watermark is past it, and nobody remembers it.
+    from_memory(&engine, || {
+        engine.sql("TRUNCATE TABLE hourly_rollup");
+        engine.sql("SYSTEM REFRESH VIEW hourly_sweep_mv");
+        engine.sql("SYSTEM WAIT VIEW hourly_sweep_mv");
+        check(&engine, &model, "the nightly sweep");
+    });
 }
 
 #[test]

@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""How long the landing zone's queries take on a large table.
+
+    python3 benches/warehouse.py [--rows N] [--dense N] [--runs R] [--most-gib G] [--minutes M] [--json]
+
+Makes the landing zone in a database of its own, fills it inside the engine (INSERT ... SELECT FROM numbers; the rows never
+pass HTTP), asks the statements of deploy/clickhouse/queries/ and drops the database. CLICKHOUSE_URL with _USER and
+_PASSWORD names an engine that runs already; without, tests/servers/clickhouse.sh starts one that is removed afterwards.
+
+N is 100,000,000 rows of 500 persons over 60 days: three of five heart rates, one temperature, one step count. --dense adds one
+more person with a heart rate each second of the last 7 days (604,800 rows). It stops filling, and says so, before the disk
+holds more than G GiB (12) or M minutes (12) are over.
+"""
+import argparse, base64, glob, json, os, re, shutil, subprocess, sys, tempfile, time, urllib.parse, urllib.request, uuid
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PERSONS, DAYS, SLICES = 500, 60, 20
+DENSE = "00000000-0000-4000-8000-0000000fffff"
+
+
+class Engine:
+    def __init__(self, url, user, password):
+        self.url, self.user, self.password, self.database = url.rstrip("/"), user, password, None
+        self.pid = None
+
+    def cpu_ms(self):
+        """User and system time of an engine of this bench's own, with its test HTTP front."""
+        if self.pid is None:
+            return None
+        fields = open(f"/proc/{self.pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) * 1_000 / os.sysconf("SC_CLK_TCK")
+
+    def sql(self, text, **parameters):
+        settings = {f"param_{name}": value for name, value in parameters.items()}
+        if self.database:
+            settings["database"] = self.database
+        request = urllib.request.Request(f"{self.url}/?{urllib.parse.urlencode(settings)}", text.encode())
+        request.add_header("Authorization", "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=1_800) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as error:
+            raise SystemExit(f"the engine refuses: {error.read().decode()[:600]}\n{text[:300]}")
+
+    def number(self, text, **parameters):
+        return int(self.sql(text, **parameters).strip() or 0)
+
+
+def started(folder):
+    """An engine of this bench's own, and how to end it."""
+    script = os.path.join(ROOT, "tests/servers/clickhouse.sh")
+    installs = os.environ.get("BIOGATE_TEST_SERVERS", os.path.join(ROOT, "target/test-servers"))
+    subprocess.run(["bash", script, "install", installs], check=True)
+    os.symlink(os.path.realpath(os.path.join(installs, "venv")), os.path.join(folder, "venv"))
+    said = subprocess.run(["bash", script, "start", folder], check=True, capture_output=True, text=True).stdout
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line), lambda: subprocess.run(["bash", script, "stop", folder])
+
+
+def statements(text):
+    """As src/forward/clickhouse/migrations.rs cuts a file."""
+    found, statement = [], ""
+    for line in text.splitlines():
+        code = line.split("--")[0].rstrip()
+        if not statement and not code.strip():
+            continue
+        if code.endswith(";"):
+            found.append(statement + code[:-1])
+            statement = ""
+        else:
+            statement += line + "\n"
+    return found + ([statement] if statement.strip() else [])
+
+
+COLUMNS = "event_id, user_id, event_type, component, value, unit, timestamp, tz_offset_min, device_id, gateway_id, metadata"
+
+
+def slice_of_days(nth, rows):
+    """A twentieth of the rows: all persons, three days."""
+    each = rows // PERSONS
+    seconds = DAYS * 86_400 // SLICES
+    start = f"now64(3, 'UTC') - toIntervalSecond({(SLICES - nth) * seconds})"
+    return f"""INSERT INTO biometric_events ({COLUMNS})
+WITH number % {PERSONS} AS person, intDiv(number, {PERSONS}) AS k, k % 5 AS what
+SELECT generateUUIDv4(), toUUID(concat('00000000-0000-4000-8000-', lower(leftPad(hex(person), 12, '0')))),
+       multiIf(what < 3, 'heart_rate', what = 3, 'temperature', 'steps'), if(what = 3, 'body', ''),
+       multiIf(what < 3, 55 + cityHash64(number) % 60, what = 3, 36 + (cityHash64(number) % 20) / 10, cityHash64(number) % 40),
+       multiIf(what < 3, '/min', what = 3, 'Cel', '{{steps}}'),
+       {start} + toIntervalMillisecond(toUInt64(k * {seconds * 1000} / {each})), 60,
+       concat('band-', toString(person)), concat('hub-', toString(intDiv(person, 5))),
+       '{{"profile":"bluetooth-heart-rate/1"}}'::JSON(max_dynamic_paths=64)
+FROM numbers({each * PERSONS}) SETTINGS max_threads = 2, max_insert_threads = 1"""
+
+
+def dense(rows):
+    return f"""INSERT INTO biometric_events ({COLUMNS})
+SELECT generateUUIDv4(), '{DENSE}', 'heart_rate', '', 55 + cityHash64(number) % 60, '/min',
+       now64(3, 'UTC') - toIntervalSecond(number), 60, 'strap-dense', 'hub-dense', '{{"profile":"bluetooth-heart-rate/1"}}'::JSON(max_dynamic_paths=64)
+FROM numbers({rows}) SETTINGS max_threads = 2, max_insert_threads = 1"""
+
+
+ACTIVITY = """INSERT INTO user_activity (event_id, user_id, session_id, page, action, timestamp, duration, device, browser)
+SELECT generateUUIDv4(), toUUID(concat('00000000-0000-4000-8000-', lower(leftPad(hex(number % 500), 12, '0')))),
+       toUUID(concat('00000000-0000-4000-9000-', lower(leftPad(hex(intDiv(number, 20)), 12, '0')))),
+       concat('/page/', toString(cityHash64(number) % 40)), 'view',
+       now64(3, 'UTC') - toIntervalMillisecond(number * 2592), cityHash64(number) % 300, 'phone', 'firefox'
+FROM numbers(1000000)"""
+
+
+def fill(engine, arguments):
+    """Returns the rows made and why they are fewer than asked for, where they are."""
+    begun, why = time.time(), None
+    most = arguments.most_gib * 2**30
+    # The newest days first: a table that stays smaller still holds what the queries ask for.
+    for nth in range(SLICES):
+        made = time.time()
+        engine.sql(slice_of_days(SLICES - 1 - nth, arguments.rows // SLICES))
+        disk = engine.number("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
+        print(f"  {nth + 1}/{SLICES} in {time.time() - made:.0f} s, {disk / 2**30:.2f} GiB with parts to be removed", file=sys.stderr, flush=True)
+        minutes = (time.time() - begun) / 60
+        if nth + 1 < SLICES and (disk * (1 + 2 / (nth + 1)) > most or minutes * (nth + 2) / (nth + 1) > arguments.minutes):
+            why = f"stopped after {minutes:.1f} min and {disk / 2**30:.2f} GiB"
+            break
+    engine.sql(dense(arguments.dense))
+    engine.sql(ACTIVITY)
+    return engine.number("SELECT count() FROM biometric_events"), why, time.time() - begun
+
+
+def timed(engine, name, text, runs, parameters, fewest):
+    took, cpu = [], engine.cpu_ms()
+    for nth in range(runs + 1):
+        begun = time.perf_counter()
+        answer = engine.sql(text, **parameters(nth))
+        took.append((time.perf_counter() - begun) * 1_000)
+        # An answer about nothing is quick, and no figure.
+        if answer.count("\n") < fewest:
+            raise SystemExit(f"{name} answers with {answer.count(chr(10))} rows, fewer than {fewest}")
+    cpu = None if cpu is None else round((engine.cpu_ms() - cpu) / (runs + 1), 1)
+    # The first one fills caches of marks and names; it is told beside the others.
+    first, rest = took[0], sorted(took[1:])
+    at = lambda share: rest[min(len(rest) - 1, int(share * len(rest)))]
+    return {"query": name, "runs": runs, "cpu_ms": cpu, "first_ms": round(first, 1), "p50_ms": round(at(0.5), 1), "p95_ms": round(at(0.95), 1)}
+
+
+def ask(engine, runs):
+    query = lambda name: open(os.path.join(ROOT, "deploy/clickhouse/queries", f"{name}.sql")).read()
+    person = lambda nth: f"00000000-0000-4000-8000-{nth * 37 % PERSONS:012x}"
+    one = {"event_type": "heart_rate", "days": "7"}
+    seven = {"days": "7"}
+    return [
+        timed(engine, "daily heart rate of one person, 7 days (daily_stats)", query("daily_stats"), runs, lambda nth: {"user_id": person(nth), **one}, 7),
+        timed(engine, "the same, a person with one each second", query("daily_stats"), runs, lambda _: {"user_id": DENSE, **one}, 7),
+        timed(engine, "hours of one person, 7 days (hourly_metrics)", query("hourly_metrics"), runs, lambda nth: {"user_id": person(nth), **seven}, 7 * 24),
+        timed(engine, "daily heart rate of every person, 7 days (document 6.1, daily_heart_rate)", query("daily_heart_rate"), max(5, runs // 10), lambda _: seven, 7 * PERSONS),
+        timed(engine, "activity funnel, 1 day of 1,000,000 views (document 6.1)", query("activity_funnel"), runs, lambda _: {"days": "1"}, 40),
+        timed(engine, "by minute, last hour (document 6.1, realtime)", query("realtime"), max(5, runs // 10), lambda _: {"minutes": "60"}, 3 * 20),
+    ]
+
+
+def measure(engine, arguments):
+    engine.database = None
+    database = f"bench_{uuid.uuid4().hex}"
+    engine.sql(f"CREATE DATABASE {database}")
+    engine.database = database
+    try:
+        for path in sorted(glob.glob(os.path.join(ROOT, "deploy/clickhouse/migrations/*.sql"))):
+            for statement in statements(open(path).read()):
+                engine.sql(statement)
+        # The table is made in minutes and not in a year: its refreshes would take each slice for two months of late data.
+        for view in re.findall(r"CREATE MATERIALIZED VIEW IF NOT EXISTS (\w+) REFRESH", open(os.path.join(ROOT, "deploy/clickhouse/migrations/0001_landing_zone.sql")).read()):
+            engine.sql(f"SYSTEM STOP VIEW {view}")
+        rows, why, seconds = fill(engine, arguments)
+        merging = time.time()
+        while engine.number("SELECT count() FROM system.merges WHERE database = currentDatabase()") and time.time() - merging < 180:
+            time.sleep(1)
+        parts = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 'biometric_events' AND active"
+        disk = engine.number(parts.replace("count()", "sum(bytes_on_disk)"))
+        report = {"rows": rows, "asked": arguments.rows + arguments.dense, "stopped": why, "filled_s": round(seconds), "parts": engine.number(parts),
+                  "bytes": disk, "bytes_a_row": round(disk / rows, 1), "load": os.getloadavg()[0], "version": engine.sql("SELECT version()").strip()}
+        report["queries"] = ask(engine, arguments.runs)
+        return report
+    finally:
+        engine.sql(f"DROP DATABASE {database} SYNC")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("--dense", type=int, default=604_800)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--most-gib", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    folder, stop = None, lambda: None
+    if "CLICKHOUSE_URL" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="biogate-warehouse-")
+    try:
+        environment = os.environ
+        if folder:
+            environment, stop = started(folder)
+        engine = Engine(*(environment.get(f"CLICKHOUSE_{what}", "") for what in ("URL", "USER", "PASSWORD")))
+        if folder:
+            engine.pid = int(open(os.path.join(folder, "chdb.pid")).read())
+        report = measure(engine, arguments)
+    finally:
+        stop()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    print(f"{report['rows']:,} rows of {report['asked']:,}{', ' + report['stopped'] if report['stopped'] else ''}; {report['parts']} parts, "
+          f"{report['bytes'] / 2**30:.2f} GiB, {report['bytes_a_row']} bytes a row; filled in {report['filled_s']} s; load {report['load']:.1f}; {report['version']}")
+    for query in report["queries"]:
+        print(f"  {query['query']}: p50 {query['p50_ms']} ms, p95 {query['p95_ms']} ms, cpu {query['cpu_ms']} ms, first {query['first_ms']} ms, {query['runs']} runs")
+
+
+if __name__ == "__main__":
+    main()
