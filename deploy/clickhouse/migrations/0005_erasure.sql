@@ -62,8 +62,8 @@ FROM (
     GROUP BY user_id, gateway_id, device_id
 ) AS l
 INNER JOIN (
-    SELECT person, argMax(erasure, done_at) AS erasure, argMax(kind, done_at) AS kind, max(done_at) AS done_at
-    FROM erasures FINAL WHERE done_at IS NOT NULL GROUP BY person
+    SELECT person, erasure, kind, done_at FROM erasures FINAL WHERE done_at IS NOT NULL
+    ORDER BY done_at DESC LIMIT 1 BY person
 ) AS e ON e.person = lower(hex(SHA256(toString(l.user_id))))
 SETTINGS final=0;
 
