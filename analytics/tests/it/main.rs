@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
 mod connections;
+mod end_to_end;
+mod fuzz;
 mod gate;
 mod openapi;
 mod persons;

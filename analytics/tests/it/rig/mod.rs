@@ -3,6 +3,18 @@
 #[path = "../../../../tests/it/rig/clickhouse.rs"]
 #[allow(dead_code, reason = "the gateway's tests use the rest")]
 pub(crate) mod clickhouse;
+#[path = "../../../../tests/it/rig/gateway.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod gateway;
+#[path = "../../../../tests/it/rig/kafka.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod kafka;
+#[path = "../../../../tests/it/rig/mosquitto.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod mosquitto;
+#[path = "../../../../tests/it/rig/pty.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod pty;
 pub(crate) mod server;
 
 use std::sync::{Arc, Weak};
@@ -12,6 +24,9 @@ use biogate::forward::clickhouse::schema;
 use biogate_analytics::warehouse::{Limits, Settings, Warehouse};
 use clickhouse::Engine;
 use tokio::sync::Mutex;
+
+/// Every wait in a test ends after this long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An engine whose database holds the landing zone.
 pub(crate) async fn landing_zone() -> Option<Engine> {
@@ -62,7 +77,7 @@ pub(crate) fn missing(part: &str) {
 
 /// Waits until `holds`; panics with `what` at the deadline.
 pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + DEADLINE;
     while !holds().await {
         assert!(Instant::now() < end, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
