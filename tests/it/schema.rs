@@ -150,3 +150,26 @@ async fn the_shards_half_answers_as_one_server_does() {
         assert_eq!(engine.sql(&format!("SELECT count() FROM {view}")).trim(), "0", "{view}");
     }
 }
+
+#[tokio::test]
+async fn the_data_dictionary_names_the_columns_that_the_engine_has() {
+    let Some(engine) = Engine::shared() else { return };
+    schema::apply(&engine.settings()).await.unwrap();
+    let text = include_str!("../../docs/data.md");
+    let mut tables = 0;
+    for section in text.split("\n### ").skip(1) {
+        let (name, rest) = section.split_once('\n').unwrap();
+        let rows = rest.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+        let written: Vec<&str> = rows.map(|(column, _)| column).collect();
+        let columns = engine.sql(&format!(
+            "SELECT name FROM system.columns WHERE database = currentDatabase() AND table = '{name}' ORDER BY position"
+        ));
+        assert_eq!(written, columns.lines().collect::<Vec<_>>(), "{name}");
+        tables += 1;
+    }
+    let all = engine
+        .sql("SELECT count() FROM system.tables WHERE database = currentDatabase() AND engine != 'MaterializedView'");
+    assert_eq!(all.trim(), tables.to_string());
+    let comment = "SELECT comment FROM system.columns WHERE database = currentDatabase() AND table = 'coverage' AND name = 'aside'";
+    assert_eq!(engine.sql(comment).trim(), "Seconds whose readings were set aside in the hub. Example: 0");
+}

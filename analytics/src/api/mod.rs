@@ -79,7 +79,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8790)),
             tokens_file: PathBuf::from("/etc/biogate/tokens.toml"),
             requests_per_minute: NonZeroU32::new(300).unwrap_or(NonZeroU32::MIN),
             burst: NonZeroU32::new(50).unwrap_or(NonZeroU32::MIN),

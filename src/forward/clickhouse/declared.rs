@@ -203,7 +203,7 @@ mod tests {
                 continue;
             };
             let is_whole = match declared.kind {
-                Kind::Table => declared.columns.len() > 0 && declared.first_key().is_some(),
+                Kind::Table => !declared.columns.is_empty() && declared.first_key().is_some(),
                 Kind::View | Kind::Refreshed => ["SELECT", "WITH"].iter().any(|word| declared.select.starts_with(word)),
             };
             assert!(is_whole, "{declared:?}");

@@ -25,7 +25,7 @@ macro_rules! migrations {
 
 /// In the order in which they are applied.
 pub(super) const MIGRATIONS: &[Migration] =
-    migrations!["0001_landing_zone", "0002_schema_migrations", "0010_completeness"];
+    migrations!["0001_landing_zone", "0002_schema_migrations", "0010_completeness", "0020_comments"];
 
 impl Migration {
     /// Its statements without their semicolons, for a database whose events lie in `table`.
