@@ -211,8 +211,9 @@ fn grafana() -> Value {
         })
         .collect();
     let choice = |text: &str| json!({"selected": text == "7", "text": text, "value": text});
+    let choices = ["1", "7", "30"].map(choice);
     let days = json!({"name": "days", "label": "Days", "type": "custom", "query": "1,7,30", "multi": false,
-                      "includeAll": false, "options": ["1", "7", "30"].map(choice), "current": choice("7")});
+                      "includeAll": false, "options": choices, "current": choice("7")});
     let every = json!({"selected": true, "text": "%", "value": "%"});
     let hub = json!({"name": "hub", "label": "Hub", "type": "textbox", "query": "%", "options": [every], "current": every});
     json!({"uid": "biogate-operators", "title": "biogate: operators", "schemaVersion": 41, "version": 1, "editable": false,
