@@ -215,7 +215,8 @@ fn grafana() -> Value {
     let days = json!({"name": "days", "label": "Days", "type": "custom", "query": "1,7,30", "multi": false,
                       "includeAll": false, "options": choices, "current": choice("7")});
     let every = json!({"selected": true, "text": "%", "value": "%"});
-    let hub = json!({"name": "hub", "label": "Hub", "type": "textbox", "query": "%", "options": [every], "current": every});
+    let hub =
+        json!({"name": "hub", "label": "Hub", "type": "textbox", "query": "%", "options": [every], "current": every});
     json!({"uid": "biogate-operators", "title": "biogate: operators", "schemaVersion": 41, "version": 1, "editable": false,
            "timezone": "utc", "refresh": "1m", "time": {"from": "now-7d", "to": "now"}, "tags": ["biogate"],
            "annotations": {"list": []}, "templating": {"list": [days, hub]}, "panels": panels})
@@ -229,5 +230,8 @@ fn grafanas_dashboard_is_made_of_the_same_statements() {
     }
     let committed = read("grafana/operators.json");
     assert!(committed == wanted, "write it anew: BIOGATE_WRITE_GRAFANA=1 cargo test --test it -- dashboards::grafana");
-    assert!(![":UInt16}", ":UUID}", ":String}"].iter().any(|kind| wanted.contains(kind)), "a parameter that Grafana does not fill in");
+    assert!(
+        ![":UInt16}", ":UUID}", ":String}"].iter().any(|kind| wanted.contains(kind)),
+        "a parameter that Grafana does not fill in"
+    );
 }

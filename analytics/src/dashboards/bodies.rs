@@ -228,9 +228,9 @@ impl Flow {
 /// Whether all that is wanted is there. What Metabase adds of its own is not looked at.
 pub(super) fn holds(there: &Value, wanted: &Value) -> bool {
     match (there, wanted) {
-        (Value::Object(there), Value::Object(wanted)) => wanted
-            .iter()
-            .all(|(key, value)| there.get(key).map_or(value.is_null(), |there| holds(there, value))),
+        (Value::Object(there), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, value)| there.get(key).map_or(value.is_null(), |there| holds(there, value)))
+        }
         (Value::Array(there), Value::Array(wanted)) => {
             there.len() == wanted.len() && there.iter().zip(wanted).all(|(there, wanted)| holds(there, wanted))
         }

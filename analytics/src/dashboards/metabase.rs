@@ -269,10 +269,8 @@ fn url(settings: &Settings) -> Result<Url, Error> {
 
 fn client(settings: &Settings) -> Result<Client, Error> {
     // A redirect would make a GET of a POST.
-    let mut builder = Client::builder()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(5));
+    let mut builder =
+        Client::builder().no_proxy().redirect(redirect::Policy::none()).connect_timeout(Duration::from_secs(5));
     if let Some(path) = &settings.ca_file {
         let pem = std::fs::read(path)
             .map_err(|why| Error::Settings(format!("ca_file {}: cannot be read: {why}", path.display())))?;

@@ -41,7 +41,9 @@ impl Rig {
                 std::fs::copy(file.path(), at(part).join(file.file_name())).unwrap();
             }
         }
-        for (name, text) in [("admin", "s3cret-of-the-admin\n"), ("reader", "reader-1\n"), ("key", "mb_key\n"), ("none", "")] {
+        for (name, text) in
+            [("admin", "s3cret-of-the-admin\n"), ("reader", "reader-1\n"), ("key", "mb_key\n"), ("none", "")]
+        {
             std::fs::write(at(name), text).unwrap();
         }
         let settings = Settings {
@@ -115,10 +117,20 @@ async fn a_metabase_without_users_gets_its_first_one_and_all_five_dashboards() {
     let heart = memory.dashboards.values().find(|one| one["name"] == "Heart rate per patient").unwrap();
     let parameters: Vec<_> = heart["parameters"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
     assert_eq!(parameters, ["user_id", "days"]);
-    assert!(heart["dashcards"].as_array().unwrap().iter().all(|card| card["parameter_mappings"].as_array().unwrap().len() == 2));
+    assert!(
+        heart["dashcards"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|card| card["parameter_mappings"].as_array().unwrap().len() == 2)
+    );
     let fleet = memory.dashboards.values().find(|one| one["name"] == "Fleet health").unwrap();
-    let mut places: Vec<_> = fleet["dashcards"].as_array().unwrap().iter()
-        .map(|card| ["row", "col", "size_x"].map(|key| card[key].as_u64().unwrap())).collect();
+    let mut places: Vec<_> = fleet["dashcards"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|card| ["row", "col", "size_x"].map(|key| card[key].as_u64().unwrap()))
+        .collect();
     places.sort_unstable();
     assert_eq!(places, [[0, 0, 12], [0, 12, 12], [8, 0, 24]]);
 }
@@ -150,7 +162,9 @@ async fn a_changed_statement_or_title_changes_its_card_and_no_other() {
     assert_eq!(deeds(&second, Deed::Changed), ["fleet/backlog", "steps/steps_daily"]);
     assert_eq!(ids(&first), ids(&second));
     let memory = rig.stand_in.memory();
-    let text = |name: &str| memory.cards.values().find(|one| one["name"] == name).unwrap()["dataset_query"]["native"]["query"].clone();
+    let text = |name: &str| {
+        memory.cards.values().find(|one| one["name"] == name).unwrap()["dataset_query"]["native"]["query"].clone()
+    };
     assert!(text("Steps by day").as_str().unwrap().contains("sum(value) + 0 AS steps"));
     assert!(text("Events that wait").is_string());
 }
@@ -174,21 +188,31 @@ async fn what_no_file_names_any_more_is_archived_and_what_people_made_is_not() {
     let collection = first.iter().find(|one| one.kind == "collection").unwrap().id;
     let theirs = [(9001, collection, "mine, in the platform's collection"), (9002, 77, "mine")];
     for (id, collection, name) in theirs {
-        let one = json!({"id": id, "name": name, "description": "of my own", "collection_id": collection, "dashcards": []});
+        let one =
+            json!({"id": id, "name": name, "description": "of my own", "collection_id": collection, "dashcards": []});
         rig.stand_in.memory().cards.insert(id, one.clone());
         rig.stand_in.memory().dashboards.insert(id, one);
     }
     std::fs::remove_file(rig.file("dashboards/steps.json")).unwrap();
-    rig.change("dashboards/fleet.json", r#",
-    { "title": "Hubs", "sql": "hubs.sql", "display": "table", "height": 10 }"#, "");
+    rig.change(
+        "dashboards/fleet.json",
+        r#",
+    { "title": "Hubs", "sql": "hubs.sql", "display": "table", "height": 10 }"#,
+        "",
+    );
     let second = rig.apply().await;
     assert_eq!(deeds(&second, Deed::Archived), ["steps", "fleet/hubs", "steps/steps_daily"]);
     assert_eq!(deeds(&second, Deed::Changed), ["fleet"]);
     {
         let memory = rig.stand_in.memory();
-        let archived: Vec<&Value> = memory.cards.values().filter(|one| one["archived"] == true).map(|one| &one["name"]).collect();
+        let archived: Vec<&Value> =
+            memory.cards.values().filter(|one| one["archived"] == true).map(|one| &one["name"]).collect();
         assert_eq!(archived, ["Hubs", "Steps by day"]);
-        assert!(theirs.iter().all(|(id, ..)| memory.cards[id]["archived"].is_null() && memory.dashboards[id]["archived"].is_null()));
+        assert!(
+            theirs
+                .iter()
+                .all(|(id, ..)| memory.cards[id]["archived"].is_null() && memory.dashboards[id]["archived"].is_null())
+        );
     }
     let third = rig.apply().await;
     assert!(third.iter().all(|one| one.deed == Deed::Kept), "{third:?}");
@@ -280,8 +304,14 @@ fn the_contract_refuses_what_metabase_would() {
         more[key] = value;
         more
     };
-    for wrong in [without("display"), without("dataset_query"), with("name", json!("")), with("colour", json!("red")),
-        with("collection_id", json!("root")), with("dataset_query", json!({"query": "SELECT 1"}))] {
+    for wrong in [
+        without("display"),
+        without("dataset_query"),
+        with("name", json!("")),
+        with("colour", json!("red")),
+        with("collection_id", json!("root")),
+        with("dataset_query", json!({"query": "SELECT 1"})),
+    ] {
         assert!(stand_in::holds("POST api/card", "", &wrong).is_err(), "{wrong}");
     }
     assert!(stand_in::holds("GET api/cards", "", &Value::Null).is_err());
@@ -305,15 +335,21 @@ async fn the_statements_that_metabase_gets_are_answered_by_the_engine() {
     let memory = rig.stand_in.memory();
     let filled = |card: &Value, days: &str| {
         let text = card["dataset_query"]["native"]["query"].as_str().unwrap().to_owned();
-        let values = [("user_id", format!("'{person}'")), ("hub", "'%'".to_owned()), ("days", days.to_owned()),
-            ("hours", "24".to_owned()), ("minutes", "60".to_owned())];
+        let values = [
+            ("user_id", format!("'{person}'")),
+            ("hub", "'%'".to_owned()),
+            ("days", days.to_owned()),
+            ("hours", "24".to_owned()),
+            ("minutes", "60".to_owned()),
+        ];
         values.iter().fold(text, |text, (name, value)| text.replace(&format!("{{{{{name}}}}}"), value))
     };
     for card in memory.cards.values() {
         engine.sql(&filled(card, "7"));
     }
     let named = |name: &str| memory.cards.values().find(|card| card["name"] == name).unwrap();
-    let heart = |days: &str| format!("SELECT readings, min_hr, max_hr FROM ({})", filled(named("Heart rate by day"), days));
+    let heart =
+        |days: &str| format!("SELECT readings, min_hr, max_hr FROM ({})", filled(named("Heart rate by day"), days));
     assert_eq!(engine.sql(&heart("7")), "4\t60\t63\n");
     assert_eq!(engine.sql(&heart("65535")), "4\t60\t63\n");
     assert_eq!(engine.sql(&format!("SELECT steps FROM ({})", filled(named("Steps by day"), "7"))), "129\n");

@@ -97,7 +97,8 @@ async fn answer(State(stand_in): State<StandIn>, request: Request) -> Response {
 /// Holds a request against the contract.
 pub(crate) fn holds(request: &str, query: &str, body: &Value) -> Result<(), String> {
     let contract: Value = serde_json::from_str(CONTRACT).unwrap();
-    let known = contract["requests"].get(request).ok_or_else(|| format!("{request}: the contract has no such request"))?;
+    let known =
+        contract["requests"].get(request).ok_or_else(|| format!("{request}: the contract has no such request"))?;
     for name in query.split('&').filter(|part| !part.is_empty()).map(|part| part.split('=').next().unwrap()) {
         let may = known["query"].as_array().is_some_and(|may| may.iter().any(|may| may == name));
         may.then_some(()).ok_or_else(|| format!("{request}: no query parameter {name}"))?;
@@ -211,7 +212,8 @@ impl Memory {
             return refused("no such database");
         }
         let text = query["native"]["query"].as_str().unwrap();
-        let mut used: Vec<&str> = text.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim()).collect();
+        let mut used: Vec<&str> =
+            text.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap().trim()).collect();
         used.sort_unstable();
         used.dedup();
         let mut tags = Vec::new();
