@@ -6,6 +6,7 @@ mod stand_in;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use biogate_analytics::config::Config;
 use biogate_analytics::dashboards::files::Files;
 use biogate_analytics::dashboards::{self, Deed, Done, Error, Settings};
 use biogate_analytics::warehouse;
@@ -102,7 +103,6 @@ fn deeds(done: &[Done], deed: Deed) -> Vec<&str> {
 #[tokio::test]
 async fn a_metabase_without_users_gets_its_first_one_and_all_five_dashboards() {
     let rig = Rig::start().await;
-    rig.stand_in.memory().starting = 0;
     let done = rig.apply().await;
     assert!(done.iter().all(|one| one.deed == Deed::Made), "{done:?}");
     let of = |kind: &str| done.iter().filter(|one| one.kind == kind).map(|one| one.key.as_str()).collect::<Vec<_>>();
@@ -286,6 +286,17 @@ async fn each_refusal_says_what_to_do() {
     rig.settings.password_file = Some(rig.file("admin"));
     let error = said(rig.try_apply().await);
     assert!(error.contains("write http://HOST:3000"), "{error}");
+}
+
+/// What compose hands to its service `dashboards` is read, and names the files that it mounts.
+#[test]
+fn the_configuration_of_compose_is_one_that_the_command_reads() {
+    let config = Config::load(&deploy().join("compose/api/analytics.toml")).unwrap();
+    let metabase = config.metabase.unwrap();
+    assert_eq!(metabase.password_file, Some(PathBuf::from("/run/secrets/metabase-admin")));
+    assert_eq!((metabase.url.as_str(), metabase.user.as_deref()), ("http://metabase:3000", Some(USER)));
+    let files = Files::read(&deploy().join("dashboards")).unwrap();
+    assert_eq!(files.dashboards.len(), 5);
 }
 
 /// What the stand-in is good for: a request that Metabase would refuse is refused here.
