@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::api::openapi;
 use crate::config;
 
+mod dashboards;
 mod serve;
 mod token;
 
@@ -34,6 +35,9 @@ enum Command {
     /// Tokens of the Query API
     #[command(subcommand)]
     Token(token::Command),
+    /// Dashboards as code: the files of deploy/dashboards in Metabase
+    #[command(subcommand)]
+    Dashboards(dashboards::Command),
     /// Print the Query API's description (OpenAPI, JSON)
     Openapi,
 }
@@ -45,6 +49,7 @@ impl Arguments {
             Command::Check => serve::check(&self.config),
             Command::Serve => serve::run(&self.config),
             Command::Token(command) => command.run(),
+            Command::Dashboards(command) => command.run(&self.config),
             Command::Openapi => {
                 say(&serde_json::to_string_pretty(&openapi::describe())?);
                 Ok(ExitCode::SUCCESS)

@@ -11,3 +11,5 @@ pub mod statement;
 pub mod token;
 
 pub mod api;
+
+pub mod dashboards;

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
 mod connections;
+mod dashboards;
 mod docs;
 mod end_to_end;
 mod fuzz;
