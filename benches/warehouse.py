@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """How long the landing zone's queries take on a large table.
 
-    python3 benches/warehouse.py [--rows N] [--dense N] [--runs R] [--most-gib G] [--minutes M] [--keep DIR] [--json]
+    python3 benches/warehouse.py [--rows N] [--persons P] [--hours H] [--dense N] [--runs R] [--most-gib G] [--minutes M]
+                                [--keep DIR] [--json]
 
 Makes the landing zone in a database of its own, fills it inside the engine (INSERT ... SELECT FROM numbers; the rows never
 pass HTTP), asks the statements of deploy/clickhouse/queries/ and drops the database. CLICKHOUSE_URL with _USER and
 _PASSWORD names an engine that runs already; without, tests/servers/clickhouse.sh starts one that is removed afterwards.
 
-N is 100,000,000 rows of 500 persons over 60 days: three of five heart rates, one temperature, one step count. --dense adds one
+N is 100,000,000 rows of P = 500 persons over H = 1,440 hours: three of five heart rates, one temperature, one step count. --dense adds one
 more person with a heart rate each second of the last 7 days (604,800 rows). Each landed 4 s after it was measured, so the
 hours are remembered as in a year's work: the refresh of the roll-up is run once over all, and then as every 5 minutes.
 It stops filling, and says so, before the disk holds more than G GiB (12) or M minutes (20) are over. --keep leaves engine and
@@ -16,7 +17,7 @@ table in DIR and asks them again the next time; with CLICKHOUSE_URL it is the en
 import argparse, base64, glob, json, os, re, shutil, subprocess, sys, tempfile, time, urllib.parse, urllib.request, uuid
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PERSONS, DAYS, SLICES = 500, 60, 20
+SLICES = 20
 DENSE = "00000000-0000-4000-8000-0000000fffff"
 
 
@@ -79,13 +80,14 @@ COLUMNS = "event_id, user_id, event_type, component, value, unit, timestamp, tz_
 FILLING = "SETTINGS max_threads = 2, max_insert_threads = 1, insert_allow_materialized_columns = 1"
 
 
-def slice_of_days(nth, rows):
-    """A twentieth of the rows: all persons, three days."""
-    each = rows // PERSONS
-    seconds = DAYS * 86_400 // SLICES
+def slice_of_time(nth, arguments):
+    """A twentieth of the rows: all persons, a twentieth of the time."""
+    persons = arguments.persons
+    each = arguments.rows // SLICES // persons
+    seconds = arguments.hours * 3_600 // SLICES
     start = f"now64(3, 'UTC') - toIntervalSecond({(SLICES - nth) * seconds})"
     return f"""INSERT INTO biometric_events ({COLUMNS})
-WITH number % {PERSONS} AS person, intDiv(number, {PERSONS}) AS k, k % 5 AS what
+WITH number % {persons} AS person, intDiv(number, {persons}) AS k, k % 5 AS what
 SELECT generateUUIDv4(), toUUID(concat('00000000-0000-4000-8000-', lower(leftPad(hex(person), 12, '0')))),
        multiIf(what < 3, 'heart_rate', what = 3, 'temperature', 'steps'), if(what = 3, 'body', ''),
        multiIf(what < 3, 55 + cityHash64(number) % 60, what = 3, 36 + (cityHash64(number) % 20) / 10, cityHash64(number) % 40),
@@ -93,7 +95,7 @@ SELECT generateUUIDv4(), toUUID(concat('00000000-0000-4000-8000-', lower(leftPad
        {start} + toIntervalMillisecond(toUInt64(k * {seconds * 1000} / {each})) AS at, 60,
        concat('band-', toString(person)), concat('hub-', toString(intDiv(person, 5))),
        '{{"profile":"bluetooth-heart-rate/1"}}'::JSON(max_dynamic_paths=64), at + toIntervalSecond(4)
-FROM numbers({each * PERSONS}) {FILLING}"""
+FROM numbers({each * persons}) {FILLING}"""
 
 
 def dense(rows):
@@ -119,7 +121,7 @@ def fill(engine, arguments):
     # The newest days first: a table that stays smaller still holds what the queries ask for.
     for nth in range(SLICES):
         made = time.time()
-        engine.sql(slice_of_days(SLICES - 1 - nth, arguments.rows // SLICES))
+        engine.sql(slice_of_time(SLICES - 1 - nth, arguments))
         disk = engine.number("SELECT sum(bytes_on_disk) FROM system.parts WHERE database = currentDatabase()")
         print(f"  {nth + 1}/{SLICES} in {time.time() - made:.0f} s, {disk / 2**30:.2f} GiB with parts to be removed", file=sys.stderr, flush=True)
         minutes = (time.time() - begun) / 60
@@ -147,18 +149,20 @@ def timed(engine, name, text, runs, parameters, fewest):
     return {"query": name, "runs": runs, "cpu_ms": cpu, "first_ms": round(first, 1), "p50_ms": round(at(0.5), 1), "p95_ms": round(at(0.95), 1)}
 
 
-def ask(engine, runs):
+def ask(engine, arguments):
+    runs, persons, days = arguments.runs, arguments.persons, min(7, -(-arguments.hours // 24))
     query = lambda name: open(os.path.join(ROOT, "deploy/clickhouse/queries", f"{name}.sql")).read()
-    person = lambda nth: f"00000000-0000-4000-8000-{nth * 37 % PERSONS:012x}"
+    person = lambda nth: f"00000000-0000-4000-8000-{nth * 37 % persons:012x}"
     one = {"event_type": "heart_rate", "days": "7"}
     seven = {"days": "7"}
+    densest = lambda: [timed(engine, "the same, a person with one each second", query("daily_stats"), runs, lambda _: {"user_id": DENSE, **one}, days)]
     return [
-        timed(engine, "daily heart rate of one person, 7 days (daily_stats)", query("daily_stats"), runs, lambda nth: {"user_id": person(nth), **one}, 7),
-        timed(engine, "the same, a person with one each second", query("daily_stats"), runs, lambda _: {"user_id": DENSE, **one}, 7),
-        timed(engine, "hours of one person, 7 days (hourly_metrics.sql)", query("hourly_metrics"), runs, lambda nth: {"user_id": person(nth), **seven}, 7 * 24),
+        timed(engine, "daily heart rate of one person, 7 days (daily_stats)", query("daily_stats"), runs, lambda nth: {"user_id": person(nth), **one}, days),
+        *(densest() if arguments.dense else []),
+        timed(engine, "hours of one person, 7 days (hourly_metrics.sql)", query("hourly_metrics"), runs, lambda nth: {"user_id": person(nth), **seven}, min(7 * 24, arguments.hours)),
         timed(engine, "the same from the remembered hours (view hourly_metrics)", query("hourly_metrics").replace("hourly_metrics_exact", "hourly_metrics"), runs,
-              lambda nth: {"user_id": person(nth), **seven}, 7 * 24),
-        timed(engine, "daily heart rate of every person, 7 days (document 6.1, daily_heart_rate)", query("daily_heart_rate"), max(5, runs // 10), lambda _: seven, 7 * PERSONS),
+              lambda nth: {"user_id": person(nth), **seven}, min(7 * 24, arguments.hours)),
+        timed(engine, "daily heart rate of every person, 7 days (document 6.1, daily_heart_rate)", query("daily_heart_rate"), max(5, runs // 10), lambda _: seven, days * persons),
         timed(engine, "activity funnel, 1 day of 1,000,000 views (document 6.1)", query("activity_funnel"), runs, lambda _: {"days": "1"}, 40),
         timed(engine, "by minute, last hour (document 6.1, realtime)", query("realtime"), max(5, runs // 10), lambda _: {"minutes": "60"}, 3 * 20),
     ]
@@ -223,7 +227,7 @@ def measure(engine, arguments):
         rollup = engine.number(PARTS.format("hourly_rollup").replace("count()", "sum(bytes_on_disk)"))
         report |= {"rows": rows, "parts": engine.number(parts), "bytes": disk, "bytes_a_row": round(disk / rows, 1), "rollup_bytes": rollup,
                    "load": os.getloadavg()[0], "version": engine.sql("SELECT version()").strip()}
-        report["queries"] = ask(engine, arguments.runs)
+        report["queries"] = ask(engine, arguments)
         return report
     finally:
         if not arguments.keep:
@@ -233,6 +237,8 @@ def measure(engine, arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=100_000_000)
+    parser.add_argument("--persons", type=int, default=500)
+    parser.add_argument("--hours", type=int, default=1_440)
     parser.add_argument("--dense", type=int, default=604_800)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--most-gib", type=float, default=12)

@@ -51,7 +51,7 @@ pub struct Settings {
     pub commit: Duration,
     /// Destinations that they share.
     pub connections: usize,
-    /// The most that the oldest unacknowledged event may be old, and the time that the last ones have.
+    /// The most that the oldest unacknowledged event may be old beyond a commit interval, and the time that the last ones have.
     pub most_lag: Duration,
     /// How often to report.
     pub every: Duration,
