@@ -10,10 +10,10 @@ async fn pages_are_counted_by_how_often_they_were_seen() {
     let Some(engine) = landing_zone().await else { return };
     let server = Server::start(&engine).await;
     for (user, page, views) in [(ANNA, "/home", 3), (BEN, "/home", 1), (ANNA, "/sleep", 2)] {
-        engine.sql(
+        engine.sql(&format!(
             "INSERT INTO user_activity (event_id, user_id, session_id, page, timestamp, duration) \
              SELECT generateUUIDv4(), '{user}', '{user}', '{page}', now('UTC') - 60 + number, 10 * (number + 1) FROM numbers({views})"
-        );
+        ));
     }
     let answer = server.get("/api/analytics/activity-funnel", &server.analyst).await;
     let expected = json!([

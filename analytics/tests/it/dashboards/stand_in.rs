@@ -141,7 +141,7 @@ impl Memory {
             "POST api/session" => {
                 let told = (body["username"].as_str().unwrap(), body["password"].as_str().unwrap());
                 match &self.user {
-                    Some((user, password)) if told == (user, password) => Ok(self.session()),
+                    Some((user, password)) if told == (user.as_str(), password.as_str()) => Ok(self.session()),
                     _ => Err((401, json!({"errors": {"password": "did not match stored password"}}))),
                 }
             }
