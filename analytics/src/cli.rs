@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use crate::api::openapi;
 use crate::config;
 
+mod dashboards;
 mod erase;
 mod serve;
 mod token;
@@ -39,6 +40,9 @@ enum Command {
     Erase(erase::Erase),
     /// Give a person another pseudonym in every table
     Repseudonymise(erase::Repseudonymise),
+    /// Dashboards as code: the files of deploy/dashboards in Metabase
+    #[command(subcommand)]
+    Dashboards(dashboards::Command),
     /// Print the Query API's description (OpenAPI, JSON)
     Openapi,
 }
@@ -52,6 +56,7 @@ impl Arguments {
             Command::Token(command) => command.run(),
             Command::Erase(command) => command.run(&self.config),
             Command::Repseudonymise(command) => command.run(&self.config),
+            Command::Dashboards(command) => command.run(&self.config),
             Command::Openapi => {
                 say(&serde_json::to_string_pretty(&openapi::describe())?);
                 Ok(ExitCode::SUCCESS)

@@ -12,4 +12,5 @@ pub mod token;
 
 pub mod api;
 
+pub mod dashboards;
 pub mod erase;

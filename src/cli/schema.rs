@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::forward::clickhouse::Settings;
 use crate::forward::clickhouse::document::Copied;
 use crate::forward::clickhouse::schema::{self, Applied, Fitting};
-use crate::forward::clickhouse::{DEFAULT_TABLE, difference};
+use crate::forward::clickhouse::{DEFAULT_TABLE, dictionary, difference};
 
 /// Print, make or compare the tables that events and reports are written to.
 #[derive(Debug, Args)]
@@ -36,6 +36,9 @@ pub struct Printed {
     /// For the cluster of this name: replicated tables, and Distributed ones over them.
     #[arg(long)]
     pub cluster: Option<String>,
+    /// The data dictionary instead, as docs/data.md.
+    #[arg(long, conflicts_with = "cluster")]
+    pub dictionary: bool,
     /// Database of the cluster's tables, which their statements name.
     #[arg(long, default_value = "biometrics", requires = "cluster")]
     pub database: String,
@@ -94,8 +97,9 @@ impl SchemaCommand {
 /// Carries the command out and says whether all is well. `configured` is the configuration's ClickHouse destination.
 pub async fn run(command: &SchemaCommand, configured: Option<Settings>, out: &mut impl Write) -> Result<bool, Error> {
     match &command.action {
+        Action::Print(Printed { dictionary: true, .. }) => write!(out, "{}", dictionary::markdown())?,
         Action::Print(Printed { cluster: None, .. }) => write!(out, "{}", schema::script())?,
-        Action::Print(Printed { cluster: Some(cluster), database }) => {
+        Action::Print(Printed { cluster: Some(cluster), database, .. }) => {
             check_cluster(cluster)?;
             write!(out, "{}", schema::cluster_script(cluster, database))?;
         }
@@ -264,7 +268,9 @@ mod tests {
     async fn print_gives_runnable_statements() {
         let mut out = Vec::new();
         run(
-            &SchemaCommand { action: Action::Print(Printed { cluster: None, database: String::new() }) },
+            &SchemaCommand {
+                action: Action::Print(Printed { cluster: None, dictionary: false, database: String::new() }),
+            },
             None,
             &mut out,
         )

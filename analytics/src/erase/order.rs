@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::zone::{Known, PERSON, Zone, known};
+use super::zone::{PERSON, Zone, known};
 use super::{Error, rows_of};
 
 /// What an order does.

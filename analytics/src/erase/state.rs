@@ -14,7 +14,7 @@ use crate::warehouse::Warehouse;
 
 /// What there was of the person, as kept in `erasures.found`. It names no person.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub(super) struct Found {
     /// Rows of each table when the order was begun.
     pub tables: BTreeMap<String, u64>,
     /// Rows that came while it was carried out.
@@ -26,7 +26,7 @@ pub struct Found {
 
 /// A sensor that the person wore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
+pub(super) struct Device {
     /// The hub.
     pub gateway_id: String,
     /// Its name there.

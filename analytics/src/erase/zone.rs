@@ -207,7 +207,7 @@ impl<'a> Zone<'a> {
              SELECT toString(gateway_id) AS gateway_id, toString(device_id) AS device_id, count() AS n, 0 AS worn \
              FROM biometric_events WHERE user_id = {user:UUID} GROUP BY gateway_id, device_id \
              UNION ALL \
-             SELECT toString(gateway_id), toString(device_id), 0, toUInt8(argMax((user_id, valid_until), version) = ({user:UUID}, NULL)) \
+             SELECT toString(gateway_id), toString(device_id), 0, toUInt8(argMax(user_id, version) = {user:UUID} AND argMax(tuple(valid_until), version).1 IS NULL) \
              FROM device_assignments FINAL WHERE says != 'place' GROUP BY gateway_id, device_id \
              HAVING countIf(user_id = {user:UUID}) > 0 \
              ) GROUP BY gateway_id, device_id ORDER BY gateway_id, device_id SETTINGS final = 0";

@@ -101,3 +101,52 @@ FROM (
 GROUP BY gateway_id, device_id, hour
 HAVING max(said) = 1 AND (sent != stored OR groupBitXor(x) != 0)
 SETTINGS do_not_merge_across_partitions_select_final=1;
+
+ALTER TABLE erasures
+    COMMENT COLUMN IF EXISTS erasure 'The order. Example: 3d0f3a52-9c1b-4f0e-8a77-51d6c2b4a900',
+    COMMENT COLUMN IF EXISTS step 'One more with each word on the order; the newest holds. Example: 4',
+    COMMENT COLUMN IF EXISTS kind 'What is done. Example: erase',
+    COMMENT COLUMN IF EXISTS person 'SHA-256 of the text of the pseudonym, in hex. Example: 9b74c9897bac770ffc029102a200c5de1f2a7cb4d0a4d3b3b3f6f2b2a3f7a1c0',
+    COMMENT COLUMN IF EXISTS user_id 'The person while it is under way; zeros once it is done. Example: 00000000-0000-0000-0000-000000000000',
+    COMMENT COLUMN IF EXISTS to_user 'The new pseudonym while it is under way; zeros once it is done. Example: 00000000-0000-0000-0000-000000000000',
+    COMMENT COLUMN IF EXISTS round 'One more for rows that came meanwhile. Example: 1',
+    COMMENT COLUMN IF EXISTS cut 'The round takes what was ingested up to then. Example: 2026-11-23 14:00:00.000',
+    COMMENT COLUMN IF EXISTS counted '1: what the round takes is in erased_hours. Example: 1',
+    COMMENT COLUMN IF EXISTS found 'What there was before, as JSON without the person. Example: {"tables":{"biometric_events":3600},"devices":[]}',
+    COMMENT COLUMN IF EXISTS begun_at 'When it was ordered. Example: 2026-11-23 14:10:00.000',
+    COMMENT COLUMN IF EXISTS done_at 'When nothing was left; NULL: under way. Example: 2026-11-23 14:10:07.100';
+
+ALTER TABLE erased_hours
+    COMMENT COLUMN IF EXISTS gateway_id 'Name of the hub. Example: hub-0042',
+    COMMENT COLUMN IF EXISTS device_id 'Name of the device. Example: strap-anna',
+    COMMENT COLUMN IF EXISTS hour 'Start of the hour, in UTC. Example: 2026-11-23 14:00:00',
+    COMMENT COLUMN IF EXISTS erasure 'The order that took the events. Example: 3d0f3a52-9c1b-4f0e-8a77-51d6c2b4a900',
+    COMMENT COLUMN IF EXISTS round 'Which round of it. Example: 1',
+    COMMENT COLUMN IF EXISTS count 'How many events it took. Example: 3600',
+    COMMENT COLUMN IF EXISTS ids_xor 'XOR of their ids. Example: 15411163124853471529113541862042533136';
+
+ALTER TABLE erased_events
+    COMMENT COLUMN IF EXISTS event_id 'An event that was erased and may come once more. Example: 0b8e6a52-6d0c-5c1e-9a3b-1f6f5b8f2a10',
+    COMMENT COLUMN IF EXISTS erasure 'The order that took it. Example: 3d0f3a52-9c1b-4f0e-8a77-51d6c2b4a900',
+    COMMENT COLUMN IF EXISTS round 'Which round of it. Example: 1',
+    COMMENT COLUMN IF EXISTS erased_at 'When. Example: 2026-11-23 14:10:05';
+
+ALTER TABLE erased_late
+    COMMENT COLUMN IF EXISTS erasure 'The order. Example: 3d0f3a52-9c1b-4f0e-8a77-51d6c2b4a900',
+    COMMENT COLUMN IF EXISTS kind 'What was done. Example: erase',
+    COMMENT COLUMN IF EXISTS done_at 'When it was done. Example: 2026-11-23 14:10:07.100',
+    COMMENT COLUMN IF EXISTS gateway_id 'The hub that the late rows came from. Example: hub-0042',
+    COMMENT COLUMN IF EXISTS device_id 'The device. Example: strap-anna',
+    COMMENT COLUMN IF EXISTS rows 'How many late rows there are. Example: 12',
+    COMMENT COLUMN IF EXISTS first_time 'Time of the earliest. Example: 2026-11-23 13:58:00.000',
+    COMMENT COLUMN IF EXISTS last_time 'Time of the last. Example: 2026-11-23 13:58:11.000',
+    COMMENT COLUMN IF EXISTS last_ingested 'When the last of them came. Example: 2026-11-23 16:20:00.000';
+
+ALTER TABLE reconciliation_owed
+    COMMENT COLUMN IF EXISTS gateway_id 'Name of the hub. Example: hub-0042',
+    COMMENT COLUMN IF EXISTS device_id 'Name of the device. Example: strap-anna',
+    COMMENT COLUMN IF EXISTS hour 'Hour of the own time of the events, in UTC. Example: 2026-11-23 14:00:00',
+    COMMENT COLUMN IF EXISTS count 'Events that should be here. Example: 3600',
+    COMMENT COLUMN IF EXISTS ids_xor 'XOR of their ids. Example: 15411163124853471529113541862042533136',
+    COMMENT COLUMN IF EXISTS said_at 'When the hub said so. Example: 2026-11-23 15:00:05.000',
+    COMMENT COLUMN IF EXISTS erased 'Events that were erased since. Example: 0';

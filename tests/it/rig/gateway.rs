@@ -39,7 +39,7 @@ impl Hub {
 
     /// `biogate --config ... arguments`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_biogate"));
+        let mut command = Command::new(program());
         command.arg("--config").arg(self.config()).args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -154,6 +154,12 @@ impl Drop for Hub {
             }
         }
     }
+}
+
+/// The program. Cargo tells the gateway's own tests where it is; those of the workspace's other crates find it beside them.
+pub(crate) fn program() -> PathBuf {
+    let beside = || std::env::current_exe().ok()?.ancestors().nth(2).map(|folder| folder.join("biogate"));
+    option_env!("CARGO_BIN_EXE_biogate").map(PathBuf::from).or_else(beside).expect("a folder of programs")
 }
 
 /// Each destination's tally in a stat.
