@@ -11,6 +11,6 @@ FROM events
 WHERE user_id = {user_id:UUID}
     AND event_type = 'heart_rate'
     AND component = ''
-    AND timestamp >= now() - toIntervalDay({days:UInt16})
+    AND timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY date
 ORDER BY date

@@ -147,7 +147,8 @@ impl Forwarder {
         let health = outs[active].health.clone();
         let reporting = Reporting::new(name.clone(), store.clone(), health, inputs.timeline.clone(), seed);
         let started = Instant::now();
-        let forwarder = Forwarder { name, outs, active, failover, probes: None, ahead: None, store, inputs, reporting, started };
+        let forwarder =
+            Forwarder { name, outs, active, failover, probes: None, ahead: None, store, inputs, reporting, started };
         forwarder.introduce();
         forwarder
     }
@@ -351,7 +352,8 @@ impl Forwarder {
         let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(&chunks) };
         let next = self.made_ready().await;
         crash_point!("forward.acknowledged.before");
-        let in_hand = self.store.settle_then(&self.name, &range, settled, next.as_ref().map(|next| &next.range)).await?;
+        let in_hand =
+            self.store.settle_then(&self.name, &range, settled, next.as_ref().map(|next| &next.range)).await?;
         crash_point!("forward.acknowledged.after");
         let (now, waiting) = (self.started.elapsed(), self.store.waiting(&self.name));
         let out = self.out_mut();

@@ -113,9 +113,8 @@ impl Store {
         settled: Settled,
         next: Option<&Range>,
     ) -> Result<bool, Error> {
-        let request = |settled, reply| {
-            Request::Settle(destination.to_owned(), range.clone(), next.cloned(), settled, reply)
-        };
+        let request =
+            |settled, reply| Request::Settle(destination.to_owned(), range.clone(), next.cloned(), settled, reply);
         self.until_there_is_room("settling", settled, request).await
     }
 

@@ -12,7 +12,8 @@ use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
 use super::{
-    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Range, SaidSum, Sequence, Settled, StateChange, Verified,
+    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Range, SaidSum, Sequence, Settled, StateChange,
+    Verified,
 };
 use crate::report::{Kind, Report};
 

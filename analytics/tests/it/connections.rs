@@ -109,3 +109,78 @@ async fn a_server_that_is_asked_to_stop_answers_what_it_has_in_hand() {
     assert!(answer.contains("\"rows\":1"), "{answer}");
     stopped.await.unwrap();
 }
+
+/// Sends `text` and then nothing, and reads nothing.
+async fn stalled(server: &Server, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_connections_at_once_are_answered_among_two_hundred_slow_ones() {
+    let Some(engine) = empty_zone().await else { return };
+    let server = Server::with(settings(&engine), Limits::default(), |api| {
+        api.client_timeout = Duration::from_secs(3);
+        api.concurrent_requests = 4;
+    })
+    .await;
+    let analyst = format!("authorization: Bearer {}\r\ncontent-type: application/json\r\n", server.analyst);
+    // A statement whose answer of 6 MB nobody reads.
+    let greedy = json!({"query": "SELECT repeat('x', 1000000) AS x FROM numbers(6)"}).to_string();
+    let slow = [
+        String::new(),
+        "GET /healthz HTTP/1.1\r\nx-a".to_owned(),
+        format!("POST /api/query HTTP/1.1\r\nhost: x\r\n{analyst}content-length: 50\r\n\r\n{{"),
+        format!("POST /api/query HTTP/1.1\r\nhost: x\r\n{analyst}content-length: {}\r\n\r\n{greedy}", greedy.len()),
+    ];
+    let mut held = Vec::new();
+    for number in 0..200 {
+        // The greedy ones are few: what is tried is the waiting, not the engine.
+        let kind = if number % 50 == 3 { 3 } else { number % 3 };
+        held.push(stalled(&server, &slow[kind]).await);
+    }
+    // Each on a connection of its own, all at once; told to come again they do.
+    let asked = (0..200).map(|_| {
+        let request = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        let (url, token) = (format!("http://{}/api/analytics/gateways", server.address), server.operator.clone());
+        tokio::spawn(async move {
+            let end = Instant::now() + Duration::from_secs(90);
+            loop {
+                let answer = request.get(&url).bearer_auth(&token).send().await.unwrap();
+                if answer.status() == StatusCode::OK {
+                    return answer.text().await.unwrap();
+                }
+                // Or 504, where other tests keep the machine that busy.
+                if answer.status() != StatusCode::GATEWAY_TIMEOUT {
+                    problem(answer, 503, "busy").await;
+                }
+                assert!(Instant::now() < end, "no place in time");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        })
+    });
+    for task in asked.collect::<Vec<_>>() {
+        assert_eq!(task.await.unwrap(), "{\"data\":[]}");
+    }
+    // The slow ones are hung up on, though they never let go.
+    until("the slow connections are closed", async || {
+        let text = server.ask(Method::GET, "/metrics", "").send().await.unwrap().text().await.unwrap();
+        let open = text.lines().find_map(|line| line.strip_prefix("biogate_analytics_connections ")).unwrap();
+        open.parse::<u32>().unwrap() <= 1
+    })
+    .await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_connection_over_the_number_waits_until_one_is_closed() {
+    let Some(engine) = empty_zone().await else { return };
+    let server = Server::with(settings(&engine), Limits::default(), |api| api.connections = 2).await;
+    let held = [stalled(&server, "").await, stalled(&server, "").await];
+    let third = server.ask(Method::GET, "/metrics", "").send();
+    let mut third = std::pin::pin!(third);
+    assert!(timeout(Duration::from_millis(500), &mut third).await.is_err(), "a third connection was taken");
+    drop(held);
+    assert_eq!(timeout(Duration::from_secs(10), third).await.unwrap().unwrap().status(), StatusCode::OK);
+}

@@ -23,8 +23,8 @@ use crate::rig::server::{ANNA, BEN, Server};
 use sink::Sink;
 use ward::{REST_PROFILE, Truth, Wearer};
 
-/// Every wait for the gateway ends after this long.
-const SOON: Duration = Duration::from_secs(60);
+/// Every wait for the gateway ends after this long; a try that a busy machine made late is repeated after up to a minute.
+const SOON: Duration = Duration::from_secs(180);
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -236,9 +236,10 @@ fn assert_all_near(found: &Value, expected: &[Value], what: &str) {
     found.iter().zip(expected).for_each(|(found, expected)| assert_near(found, expected, what));
 }
 
-/// The API's numbers of every person and type are the truth, and there is no row beside it.
-async fn assert_true(way: &str, engine: &Engine, server: &Server, ward: &Ward, truth: &Truth) {
-    for user in ward.persons() {
+/// The API's numbers of these persons and every type are the truth, and there is no row beside it.
+async fn assert_true(way: &str, at: (&Engine, &Server), ward: &Ward, persons: &[Uuid], truth: &Truth) {
+    let (engine, server) = at;
+    for &user in persons {
         for kind in EventType::ALL {
             let what = format!("{way} {user} {}", kind.name());
             let path = format!("/api/analytics/{}/{user}?days=7", kind.name());
@@ -296,7 +297,8 @@ async fn lose_a_row(way: &str, engine: &Engine, server: &Server, ward: &Ward) {
 
     let mut truth = ward.truth.clone();
     truth.forget(BEN, EventType::Spo2, at_ms.parse().unwrap());
-    assert_true(way, engine, server, ward, &truth).await;
+    // Of the others no row is gone, so what was counted of them above still holds.
+    assert_true(way, (engine, server), ward, &[BEN], &truth).await;
 }
 
 /// What the hub said of its hours on the bus.
@@ -353,7 +355,7 @@ async fn what_patients_measured_is_what_the_api_answers_and_a_lost_row_is_named(
                 api.burst = 1_000.try_into().unwrap();
             })
             .await;
-        assert_true(way, engine, &server, &ward, &ward.truth).await;
+        assert_true(way, (engine, &server), &ward, &ward.persons(), &ward.truth).await;
         lose_a_row(way, engine, &server, &ward).await;
         server.stop().await;
     }

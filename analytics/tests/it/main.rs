@@ -3,7 +3,10 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait on its own thread and read its environment")]
 
 mod connections;
+mod dashboards;
+mod docs;
 mod end_to_end;
+mod erase;
 mod fuzz;
 mod gate;
 mod openapi;

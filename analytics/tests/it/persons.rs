@@ -1,6 +1,10 @@
 //! A person's numbers against a plain model, in the person's time zone, and nobody else's.
 
+use std::collections::BTreeMap;
+
 use biogate::observation::EventType;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -81,6 +85,53 @@ async fn a_day_is_the_persons_own_or_that_of_the_zone_asked_for() {
     {
         let answer = server.get(&format!("/api/analytics/heart-rate/{ANNA}{zone}"), &server.anna).await;
         assert_eq!(answer["data"][0]["date"], **expected, "{zone}");
+    }
+}
+
+/// The days of a zone by `jiff`, over both changes of its clock in the last year: one day of 23 hours, one of 25.
+#[tokio::test]
+async fn the_days_when_the_clocks_change_have_the_hours_of_the_model() {
+    let Some(engine) = landing_zone().await else { return };
+    let server = Server::start(&engine).await;
+    for name in ["Europe/Berlin", "America/New_York"] {
+        let zone = TimeZone::get(name).unwrap();
+        // Whole days that the API can still be asked about.
+        let (oldest, newest) = (Timestamp::now() - (24 * 363).hours(), Timestamp::now() - 24.hours());
+        let changes = zone.preceding(newest).map(|change| change.timestamp());
+        let changes: Vec<Timestamp> = changes.take(2).filter(|change| *change > oldest).collect();
+        assert!(!changes.is_empty());
+        // A value every half an hour, from two days before each change to two days after it, as far as time has come.
+        let half_hour = 30.minutes();
+        let mut values: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for change in &changes {
+            let mut at = *change - 48.hours();
+            while at < *change + 48.hours() && at < Timestamp::now() {
+                let value = 60.0 + (rows.len() * 7 % 50) as f64;
+                values.entry(zone.to_datetime(at).date().to_string()).or_default().push(value);
+                rows.push(format!(
+                    "(generateUUIDv4(), '{ANNA}', 'spo2', {value}, '%', fromUnixTimestamp({}), 'd')",
+                    at.as_second()
+                ));
+                at += half_hour;
+            }
+        }
+        engine.sql("TRUNCATE TABLE biometric_events");
+        engine.sql(&format!(
+            "INSERT INTO biometric_events (event_id, user_id, event_type, value, unit, timestamp, device_id) VALUES {}",
+            rows.join(",")
+        ));
+        let answer = server.get(&format!("/api/analytics/spo2/{ANNA}?days=366&tz={name}"), &server.anna).await;
+        let days = answer["data"].as_array().unwrap();
+        assert_eq!(days.len(), values.len(), "{name}: {answer}");
+        for (day, (date, values)) in days.iter().zip(values.iter().rev()) {
+            assert_eq!((&day["date"], &day["readings"]), (&json!(date), &json!(values.len())), "{name}");
+            assert_near(numbers(day), model(values), date);
+        }
+        for change in changes {
+            let readings = values[&zone.to_datetime(change).date().to_string()].len();
+            assert!([46, 50].contains(&readings), "{name}: the day of {change} has {readings} half hours");
+        }
     }
 }
 

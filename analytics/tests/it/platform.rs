@@ -28,10 +28,10 @@ async fn a_gateway_shows_its_lag_and_the_hour_that_lacks_a_row() {
     let Some(engine) = landing_zone().await else { return };
     let server = Server::start(&engine).await;
     let hour = "toStartOfHour(now('UTC')) - INTERVAL 2 HOUR";
-    engine.sql(&format!(
+    engine.sql(
         "INSERT INTO gateway_status (gateway_id, at, agent_version, config_hash, profiles_hash, clock, backlog_events, \
          oldest_waiting, disk_free_bytes) SELECT 'hub-1', now64(3, 'UTC'), '1', 'c', 'p', 'synced', 40, now64(3, 'UTC') - 90, 1"
-    ));
+    );
     engine.sql(&format!(
         "INSERT INTO biometric_events (event_id, user_id, event_type, value, unit, timestamp, device_id, gateway_id) \
          SELECT toUUID('00000000-0000-0000-0000-00000000000' || toString(number + 1)), '{ANNA}', 'heart_rate', 60, '/min', \

@@ -9,7 +9,7 @@ use crate::rig::clickhouse::{Engine, root};
 use crate::rig::kafka::{Isolation, Kafka};
 
 /// Records in one insert.
-const AT_ONCE: usize = 500;
+const AT_ONCE: usize = 5_000;
 
 /// `deploy/kafka/clickhouse-sink.json`.
 pub(crate) struct Sink(Value);
