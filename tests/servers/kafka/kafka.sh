@@ -3,7 +3,7 @@
 #   kafka.sh install DIR             the jars of pom.xml into DIR/lib, and a class-data archive, which halves each start
 #   kafka.sh start DIR [options]     make (the first time), start what does not run, wait; prints and writes DIR/env (KAFKA_BROKERS=...)
 #       --lib DIR0    use DIR0/lib, so that many DIRs share one install     --nodes N   brokers, 1 (default) or 3
-#       --tls         listeners with SSL (client certificates wanted) and SASL_SSL (SCRAM-SHA-512) too, and an authorizer:
+#       --tls         listeners with SSL (client certificates wanted) and SASL_SSL (SCRAM-SHA-512, PLAIN) too, an authorizer:
 #                     `gateway` and the client's certificate may do all, `outsider` and its certificate nothing
 #       --set K=V     one more broker property, may be repeated
 #   kafka.sh grant DIR TOPIC         let `outsider` write to TOPIC
@@ -112,8 +112,9 @@ properties() {                     # properties N LISTENERS VOTERS
 	ssl.truststore.location=$dir/tls/ca.pem
 	listener.name.ssl.ssl.client.auth=required
 	listener.name.sasl_ssl.ssl.client.auth=none
-	listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512
+	listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
 	listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+	listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_gateway="$pass" user_outsider="$pass";
 	authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 	super.users=User:ANONYMOUS;User:CN=client;User:gateway
 	P
