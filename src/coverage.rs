@@ -6,6 +6,9 @@
 
 pub mod hours;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// What a second was. Where several hold, the first of this order counts.
@@ -59,7 +62,13 @@ impl Second {
 }
 
 /// Of each device the seconds of each [`Second`], in their order, over the last 24 hours.
-pub type LastDay = std::collections::BTreeMap<std::sync::Arc<str>, [u64; 8]>;
+pub type LastDay = BTreeMap<Arc<str>, [u64; 8]>;
+
+/// The seconds that there were, by what they were.
+pub fn by_name(seconds: &[u64; 8]) -> BTreeMap<&'static str, u64> {
+    let all = Second::ALL.into_iter().map(Second::name).zip(*seconds);
+    all.filter(|(_, seconds)| *seconds > 0).collect()
+}
 
 /// What a reading says of its device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

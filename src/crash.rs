@@ -2,7 +2,8 @@
 //! as by kill -9. They exist with the feature `failpoints` only; without it the macro is nothing.
 //!
 //! `FAILPOINTS` arms them (the `fail` crate's syntax): `store.fdatasync.before=7*off->return` dies at the eighth pass.
-//! `clock=return(FILE)`, `store.generation_bytes=return(N)` and `store.max_bytes=return(N)` give what else a test sets.
+//! `clock=return(FILE)`, `store.generation_bytes=return(N)`, `store.max_bytes=return(N)` and `coverage.every_ms=return(N)`
+//! give what else a test sets.
 
 /// Dies here when this point is armed. The name stands in `POINTS`, or the code does not compile.
 #[cfg(feature = "failpoints")]

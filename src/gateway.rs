@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::system;
 use crate::config::Config;
+use crate::coverage::LastDay;
 use crate::intake::{Intake, Parts, Taps, Watches};
 use crate::interpret::catalog::UnknownProfile;
 use crate::interpret::{Catalog, EntryBinding, Profile, ProfileSet};
@@ -383,6 +384,11 @@ async fn open_store(config: &Config, run: RunId, boot: BootId, names: &[String])
 /// The timeline as the store has it, for commands that render rows while no gateway runs.
 pub fn stored_timeline(store: &Store) -> Timeline {
     timekeeping::stored(store)
+}
+
+/// Seconds of each device's last day as the store keeps them, for commands while no gateway runs.
+pub fn stored_last_day(store: &Store) -> LastDay {
+    covering::stored(store)
 }
 
 fn destination_names(config: &Config) -> Vec<String> {

@@ -19,7 +19,7 @@ use crate::store::Store;
 /// Subcommands of `buffer`.
 #[derive(Debug, Subcommand)]
 pub(super) enum BufferCommand {
-    /// How much waits for whom, and how much room is left
+    /// How much waits for whom, how much room is left, and what the seconds of each device's last day were
     Stat(OutputArgs),
     /// Reads every record and checks it
     Verify(OutputArgs),
@@ -73,16 +73,19 @@ async fn stat(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
         Some(status) => status,
         None => {
             let store = open(config)?;
-            let status = json!({ "ledger": store.ledger(), "store": store.stat() });
+            let coverage = board::last_day(&gateway::stored_last_day(&store));
+            let status = json!({ "ledger": store.ledger(), "store": store.stat(), "coverage": coverage });
             store.close().await?;
             status
         }
     };
-    let found = json!({ "ledger": status["ledger"], "store": status["store"] });
+    let sections = ["store", "ledger", "coverage"];
+    let found = sections.map(|section| (section.to_owned(), status[section].clone()));
+    let found = Value::Object(found.into_iter().collect());
     if as_json {
         println!("{found}");
     } else {
-        for section in ["store", "ledger"] {
+        for section in sections {
             for line in flat(section, &found[section]) {
                 println!("{line}");
             }

@@ -11,6 +11,7 @@ pub mod clickhouse;
 mod destination;
 pub mod failover;
 pub mod file;
+mod halves;
 pub mod health;
 pub mod json;
 #[cfg(feature = "kafka")]

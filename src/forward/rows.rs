@@ -29,6 +29,8 @@ pub struct Batch {
     pub resumed: bool,
     /// Observations that were handed out so far; a batch that was read anew begins at 0 again.
     pub rendered: u64,
+    /// Tokens of its inserts that go in halves.
+    pub halved: Vec<String>,
     timeline: Arc<Timeline>,
     pending: Pending,
     /// Rows that were rendered before the batch's turn.
@@ -125,6 +127,7 @@ impl Batch {
             range,
             resumed,
             rendered: 0,
+            halved: Vec::new(),
             timeline,
             pending: Pending { chunks: ours.into_iter(), current: None },
             prepared: Prepared::Nothing,

@@ -180,7 +180,7 @@ impl Forwarder {
                 State::Gate => self.wait_for_gate().await?,
                 State::Cut => self.cut().await?,
                 State::Read { range, resumed } => self.read(range, resumed).await?,
-                State::Deliver(batch) => self.deliver(batch).await,
+                State::Deliver(batch) => self.deliver(batch).await?,
                 State::Wait { refusal, then } => self.wait(refusal, *then).await?,
                 State::Switch { range, why } => self.switch(range, &why).await?,
                 State::Settle { batch, took } => self.settle(batch, took).await?,
@@ -283,10 +283,16 @@ impl Forwarder {
         }
         let name = self.out().name.clone();
         debug!(destination = &*name, first = range.first, last = range.last, resumed, "batch in hand");
-        Ok(State::Deliver(Batch::new(name, range, resumed, chunks, timeline)))
+        let halved = self.halved(&range);
+        let mut batch = Batch::new(name, range, resumed, chunks, timeline);
+        batch.halved = halved;
+        Ok(State::Deliver(batch))
     }
 
-    async fn deliver(&mut self, batch: Batch) -> State {
+    async fn deliver(&mut self, batch: Batch) -> Result<State, store::Error> {
+        if !self.note_halved(&batch).await? {
+            return Ok(State::Stopped);
+        }
         crash_point!("forward.send.before");
         let range = batch.range.clone();
         self.look_ahead(&range);
@@ -297,12 +303,12 @@ impl Forwarder {
         out.health.enter(Doing::Delivering);
         let delivery = tokio::select! {
             delivery = out.destination.deliver(batch) => delivery,
-            () = deadline(&mut stop) => return State::Stopped,
-            () = at(hangs_at) => return self.hangs(range, began),
+            () = deadline(&mut stop) => return Ok(State::Stopped),
+            () = at(hangs_at) => return Ok(self.hangs(range, began)),
         };
         let (refusal, partly, then) = match delivery {
             Delivery::Done(batch) => {
-                return State::Settle { batch, took: self.started.elapsed().saturating_sub(began) };
+                return Ok(State::Settle { batch, took: self.started.elapsed().saturating_sub(began) });
             }
             Delivery::Later(batch, refusal) => (refusal, batch.tally.delivered > 0, State::Deliver(batch)),
             Delivery::Again(refusal) => (refusal, false, State::Read { range, resumed: true }),
@@ -313,7 +319,7 @@ impl Forwarder {
         if let Some(failover) = &mut self.failover {
             failover.failed(began, refusal.in_doubt || partly);
         }
-        State::Wait { refusal, then: Box::new(then) }
+        Ok(State::Wait { refusal, then: Box::new(then) })
     }
 
     async fn wait(&mut self, refusal: Refusal, then: State) -> Result<State, store::Error> {

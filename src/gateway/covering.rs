@@ -27,8 +27,8 @@ use crate::store::{Commit, Gap, StateChange, Store};
 
 /// State keys begin so; then the device, a slash, and the day since the epoch.
 const STATE: &str = "coverage/";
-/// How often spans become hours.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often spans become hours, in milliseconds.
+const EVERY_MS: u64 = 60_000;
 /// With more devices less often, so that the account does not wear out the disk.
 const DEVICES_A_MINUTE: usize = 64;
 /// A captured name that was silent for so long is no longer expected after a restart.
@@ -83,14 +83,7 @@ impl Covering {
     /// Takes up what was kept, and expects every device of the configuration.
     fn new(parts: Parts, config: &Config, telling: watch::Sender<LastDay>) -> Covering {
         let started = system::heard_now(parts.boot);
-        let mut hours: HashMap<Arc<str>, Hours> = HashMap::new();
-        for (key, bytes) in parts.store.state(STATE) {
-            let Some((device, _)) = key[STATE.len()..].rsplit_once('/') else { continue };
-            match serde_cbor::from_slice::<Day>(&bytes) {
-                Ok(day) => hours.entry(device.into()).or_default().restore(day),
-                Err(why) => warn!("the account of {device}'s seconds is not readable: {why}"),
-            }
-        }
+        let hours = kept(&parts.store);
         let newest = hours.values().filter_map(Hours::upto_ms).max().unwrap_or(0);
         let captures = config.devices.iter().any(|device| matches!(device.link, Link::Mqtt { .. }));
         let captured = hours.iter().filter(|(_, of)| captures && of.upto_ms() > Some(newest - FORGOTTEN_AFTER_MS));
@@ -107,7 +100,8 @@ impl Covering {
     ) -> anyhow::Result<()> {
         while !*stopping.borrow() {
             let devices = self.hours.len();
-            let wait = EVERY * (1 + devices / DEVICES_A_MINUTE) as u32;
+            let every = Duration::from_millis(crate::crash::tuned("coverage.every_ms", EVERY_MS));
+            let wait = every * (1 + devices / DEVICES_A_MINUTE) as u32;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 Some(gaps) = gaps.recv() => self.evicted(&gaps),
@@ -138,8 +132,6 @@ impl Covering {
             }
         }
         self.hours.retain(|_, hours| hours.upto_ms().is_some());
-        self.telling
-            .send_replace(self.hours.iter().map(|(device, hours)| (device.clone(), hours.last_day())).collect());
         if !reports.is_empty() {
             // First the reports: after a crash between the two they are said again, which does no harm.
             self.parts.store.report(reports).await.context("storing what seconds were")?;
@@ -148,6 +140,9 @@ impl Covering {
             let commit = Commit { state, ..Commit::default() };
             self.parts.store.commit(commit).await.context("keeping what seconds were")?;
         }
+        // What is shown has been kept: a kill takes none of it back.
+        let last_day = self.hours.iter().map(|(device, hours)| (device.clone(), hours.last_day()));
+        self.telling.send_replace(last_day.collect());
         Ok(())
     }
 
@@ -205,6 +200,24 @@ impl Running {
             Err(_elapsed) => warn!("what seconds were is not kept: the store is too slow"),
         }
     }
+}
+
+/// What a store keeps of each device.
+fn kept(store: &Store) -> HashMap<Arc<str>, Hours> {
+    let mut hours: HashMap<Arc<str>, Hours> = HashMap::new();
+    for (key, bytes) in store.state(STATE) {
+        let Some((device, _)) = key[STATE.len()..].rsplit_once('/') else { continue };
+        match serde_cbor::from_slice::<Day>(&bytes) {
+            Ok(day) => hours.entry(device.into()).or_default().restore(day),
+            Err(why) => warn!("the account of {device}'s seconds is not readable: {why}"),
+        }
+    }
+    hours
+}
+
+/// Seconds of each device in the 24 hours before its account ends, as the store keeps them.
+pub(super) fn stored(store: &Store) -> LastDay {
+    kept(store).into_iter().map(|(device, hours)| (device, hours.last_day())).collect()
 }
 
 /// The devices that the configuration names one by one; captured names are expected once they were heard.

@@ -1,16 +1,15 @@
 //! What the gateway knows of itself, gathered for whoever asks.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 #[cfg(feature = "ble")]
 use std::sync::{Mutex, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::persons::Order;
 use crate::clock::system;
-use crate::coverage::{LastDay, Second};
+use crate::coverage::{LastDay, by_name};
 use crate::forward::failover::CURSOR;
 use crate::forward::{self, Gate};
 use crate::intake::Taps;
@@ -112,10 +111,11 @@ impl Board {
         }
     }
 
-    /// One JSON document: gateway, clock, ledger, store, devices, destinations.
+    /// One JSON document: gateway, clock, ledger, store, devices, destinations, each device's last day.
     pub fn status(&self) -> Value {
         let mut document = self.condition().document();
         document["local"] = self.listening.document();
+        document["coverage"] = last_day(&self.last_day.borrow());
         document
     }
 
@@ -135,10 +135,9 @@ impl Board {
     }
 }
 
-/// The seconds that there were, by what they were.
-fn by_name(seconds: &[u64; 8]) -> BTreeMap<&'static str, u64> {
-    let all = Second::ALL.into_iter().map(Second::name).zip(*seconds);
-    all.filter(|(_, seconds)| *seconds > 0).collect()
+/// Seconds of each device in the last 24 hours, by what they were.
+pub fn last_day(of: &LastDay) -> Value {
+    of.iter().map(|(device, seconds)| (device.to_string(), json!(by_name(seconds)))).collect::<Map<_, _>>().into()
 }
 
 /// How long ago something was heard: by the uptime where it was in this boot, else by what is known of that boot.

@@ -1,5 +1,7 @@
 //! Kafka in a campaign: a topic, the way to it, its faults, and what readers find.
 
+use serde_json::Value;
+
 use crate::judge::FarEnd;
 use crate::plan::Bus;
 use crate::rig::kafka::{Isolation, Kafka};
@@ -69,4 +71,24 @@ impl<'a> Broker<'a> {
         self.kafka.read(&self.topic, isolation).iter().for_each(|record| far.take(&record.value));
         far
     }
+}
+
+/// Whether more came again than the batch that each start of the gateway found in hand, by what its log says of them.
+pub(crate) fn repeats_too_much(far: &FarEnd, log: &str) -> Option<String> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let (mut starts, mut taken_up, mut events) = (0u64, 0u64, 0u64);
+    for line in lines {
+        match line["message"].as_str() {
+            Some("running") => starts += 1,
+            Some("batch in hand") if line["destination"] == far.name && line["resumed"] == true => {
+                taken_up += 1;
+                events += line["last"].as_u64().unwrap_or(0) + 1 - line["first"].as_u64().unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+    (far.repeated > events || taken_up > starts).then(|| {
+        let (name, repeated) = (far.name, far.repeated);
+        format!("{name}: {repeated} again, and {starts} starts took up {taken_up} batches of {events} events in all")
+    })
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::bus::Broker;
+use crate::bus::{Broker, repeats_too_much};
 use crate::hub::{armed, hub, subscribed};
 use crate::judge::{FarEnd, Terms};
 use crate::oracle::{CABLES, Said, Sources, leap, now_ms};
@@ -474,6 +474,8 @@ impl<'a> Campaign<'a> {
             outcome.estimated += verdict.estimated;
             outcome.excused += terms.excused;
             outcome.repeated += far.repeated;
+            // A damaged cursor may bring more than the batch in hand again.
+            outcome.wrong.extend(repeats_too_much(&far, &self.hub.log()).filter(|_| !again));
             if terms.excused == 0 && !again {
                 outcome.wrong.extend(far.miscounted());
             }

@@ -40,7 +40,9 @@ pub(crate) fn subscribed(hub: &Hub, mosquitto: &Mosquitto) {
 
 /// A gateway with the sources and destinations of this campaign, not started.
 pub(crate) fn hub(plan: &Plan, engine: &Engine, mqtt: u16, bus: Option<&Broker<'_>>) -> Hub {
-    let hub = Hub::new("");
+    let mut hub = Hub::new("");
+    // Each batch in hand is told, for who counts repeats.
+    hub.env("BIOGATE_LOG", "info,biogate::forward=debug,sled=error,rumqttc=error");
     let settings = engine.settings();
     let dir = hub.dir.path().to_owned();
     let store = match plan.theme {

@@ -7,6 +7,7 @@
 
 mod bus;
 mod campaign;
+mod coverage;
 mod hub;
 mod judge;
 mod oracle;
@@ -60,6 +61,9 @@ fn main() -> ExitCode {
     if let Some(kafka) = &kafka {
         biogate::report::Kind::ALL.iter().for_each(|kind| kafka.make_topic(kind.topic(), 1, &[]));
     }
+    let coverage = coverage::judge();
+    println!("coverage, four hours of two devices: {}", if coverage.is_empty() { "ok" } else { "FAILED" });
+    coverage.iter().for_each(|wrong| println!("    {wrong}"));
     let mut table = Table::default();
     table.tells = wanted.tells;
     let began = Instant::now();
@@ -87,7 +91,11 @@ fn main() -> ExitCode {
     if !never.is_empty() {
         println!("crash points that nobody died at: {never:?}");
     }
-    if table.is_bad() || (wanted.every_point && !never.is_empty()) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if !coverage.is_empty() || table.is_bad() || (wanted.every_point && !never.is_empty()) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// One campaign. `None` when it was skipped: the rig has said why.

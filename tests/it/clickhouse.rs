@@ -102,17 +102,24 @@ async fn what_is_too_much_for_the_servers_memory_again_and_again_is_sent_in_halv
     let Some(engine) = Engine::own() else { return };
     let mut clickhouse = ready(&engine).await;
     engine.fault("memory_limit", 4);
-    let mut batch = new_batch(&heart_rates(100));
-    for _ in 0..3 {
-        let (returned, refusal) = refused(&mut clickhouse, batch).await;
+    let (run, observations) = (run(), heart_rates(100));
+    let mut first = batch(run, &observations, false);
+    for _ in 0..4 {
+        let (returned, refusal) = refused(&mut clickhouse, first).await;
         assert_eq!((refusal.trouble, refusal.in_doubt), (Trouble::Heavy, false));
-        batch = returned;
+        first = returned;
     }
-    // The third refusal halved it, and the first half was refused once more.
-    let done = delivered(&mut clickhouse, batch).await;
+    // The second refusal halved it, and the fourth its first half.
+    let halved = first.halved.clone();
+    let done = delivered(&mut clickhouse, first).await;
     assert_eq!((done.tally.delivered, done.tally.resent), (100, 0));
     assert_eq!(engine.counts(), (100, 100));
-    assert_eq!(engine.sql("SELECT uniqExact(_part) FROM biometric_events").trim(), "2", "in two inserts");
+    assert_eq!(engine.sql("SELECT uniqExact(_part) FROM biometric_events").trim(), "3", "in three inserts");
+    // The next process has it in hand again, and knows what was noted of it.
+    let mut again = batch(run, &observations, true);
+    again.halved = halved;
+    delivered(&mut destination(engine.settings()), again).await;
+    assert_eq!(engine.counts(), (100, 100), "raw rows and events");
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ fn certificate(kafka: &Kafka, topic: &str, name: &str) -> Settings {
     settings
 }
 
-/// TLS with the password in a file of `dir`.
+/// TLS and SCRAM-SHA-512 with the password in a file of `dir`.
 fn password(kafka: &Kafka, topic: &str, user: &str, dir: &Path, password: &str) -> Settings {
     let mut settings = tls(kafka, kafka.sasl_ssl(), topic);
     let file = dir.join("password");
@@ -102,6 +102,40 @@ async fn a_wrong_password_is_named_and_the_right_one_in_its_place_goes_on_withou
     assert!(!lane.health.snapshot().reason.unwrap().contains("wr0ng-secret"));
     std::fs::write(dir.path().join("password"), format!("{}\n", kafka.password())).unwrap();
     delivers(lane, &kafka, &topic).await;
+}
+
+#[tokio::test]
+async fn sasl_plain_over_tls_lets_the_right_password_in_and_names_a_wrong_one() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (dir, topic) = (tempfile::tempdir().unwrap(), kafka.topic(1));
+    let mut settings = password(&kafka, &topic, "gateway", dir.path(), "wr0ng-secret");
+    settings.sasl = Some(Sasl::Plain);
+    let lane = lane(dir.path(), settings).await;
+    waits_because(&lane, &["wrong password", "user gateway"]).await;
+    std::fs::write(dir.path().join("password"), format!("{}\n", kafka.password())).unwrap();
+    delivers(lane, &kafka, &topic).await;
+}
+
+#[tokio::test]
+async fn every_way_to_log_in_carries_transactions_too() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let cursors = kafka.topic(1);
+    let ways = ["plain", "scram", "certificate"];
+    for way in ways {
+        let (dir, topic) = (tempfile::tempdir().unwrap(), kafka.topic(1));
+        let mut settings = match way {
+            "certificate" => certificate(&kafka, &topic, "client"),
+            _ => password(&kafka, &topic, "gateway", dir.path(), kafka.password()),
+        };
+        if way == "plain" {
+            settings.sasl = Some(Sasl::Plain);
+        }
+        (settings.exactly_once, settings.cursor_topic) = (true, cursors.clone());
+        let lane = lane(dir.path(), settings).await;
+        lane.until(way, |tally| tally.delivered == 10).await;
+        lane.shut_down().await;
+        assert_once_in_order(&kafka.read(&topic, Isolation::Committed), 10);
+    }
 }
 
 #[tokio::test]

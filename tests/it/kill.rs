@@ -99,6 +99,44 @@ fn every_reading_arrives_once_over_fifty_kills() {
     assert!(!has_blobs(&hub.data_dir().join("store")), "no file in blobs/ ever");
 }
 
+#[test]
+fn what_was_halved_for_want_of_memory_is_halved_again_after_a_kill() {
+    let Some(warehouse) = Engine::own() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let port = folder.path().join("ttyUSB0");
+    let mut serial = Pty::plug(&port);
+    let settings = warehouse.settings();
+    let mut hub = Hub::new(&format!(
+        "[clock]\ntrust = \"always\"\n[store]\ncommit_interval = \"500 ms\"\n\
+         [[device]]\nname = \"cable\"\nprofile = \"serial-vitals-line\"\nserial = {port:?}\n\
+         [[destination]]\nname = \"warehouse\"\nkind = \"clickhouse\"\nurl = \"{}\"\ndatabase = \"{}\"\n",
+        settings.url, settings.database,
+    ));
+    let (code, said, error) = hub.output(&["schema", "apply"]);
+    assert_eq!(code, 0, "{said}{error}");
+    hub.start();
+    let soon = Duration::from_secs(30);
+    // The first line after an open may be torn.
+    let heard = wait_for(soon, || {
+        serial.send(b"HR:50\n");
+        (warehouse.counts().0 > 0).then_some(())
+    });
+    heard.expect("the line is heard");
+    warehouse.fault("memory_limit", 2);
+    serial.send("HR:72\n".repeat(20).as_bytes());
+    let raw = || warehouse.sql("SELECT count() FROM biometric_events WHERE value = 72").trim().to_owned();
+    // Refused twice, then in halves. The cursor moves durably with a later record: after the kill it has not moved.
+    wait_for(soon, || (raw() == "20").then_some(())).unwrap_or_else(|| panic!("{} of 20", raw()));
+    hub.kill();
+    hub.start();
+    let stat = hub.wait_until_drained(21, soon);
+    assert_eq!(stat["ledger"]["destinations"][0][1]["resent"], 0, "{stat}");
+    assert_eq!(raw(), "20");
+    let (rows, events) = warehouse.counts();
+    assert_eq!(rows, events);
+    assert_eq!(hub.stop(), 0, "{}", hub.log());
+}
+
 fn assert_once(warehouse: &Engine, stat: &serde_json::Value, published: u32) {
     let values = |device: &str, event_type: &str| -> Vec<f64> {
         let sql = format!(

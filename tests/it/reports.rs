@@ -218,6 +218,8 @@ fn a_heartbeat_arrives_and_a_change_of_health_makes_another_soon() {
     let stat = hub.stat().unwrap();
     assert!(stat["store"]["reports_bytes"].as_u64() > Some(0), "{stat}");
     assert_eq!(hub.stop(), 0, "{}", hub.log());
+    let seconds = hub.stat().unwrap()["coverage"]["band"].clone();
+    assert!(seconds["measured"].as_u64() > Some(0), "a store at rest says what the last seconds were: {seconds}");
     let refused = said(&hub, Kind::Gap);
     // The last gaps may go out only after the next start; here or there they are each counted once.
     hub.start();

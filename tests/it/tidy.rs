@@ -32,7 +32,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ),
     (
         "gateway",
-        "reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
+        "crash reading observation event report coverage clock resolve interpret store source forward intake quarantine config local",
     ),
     (
         "cli",

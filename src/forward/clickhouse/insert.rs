@@ -20,6 +20,12 @@ const LARGE: u64 = 1_000;
 /// After so many refusals for want of memory a piece is halved.
 const HEAVY_TRIES: u32 = 2;
 
+/// The same where an earlier try may have stored it: whole, the server knows it by its token, and once it had the memory.
+const HEAVY_TRIES_IN_DOUBT: u32 = 10;
+
+/// So many pieces of one batch are halved for memory: what is noted of them stays small.
+const MOST_HALVED: usize = 256;
+
 /// What exactness needs, each given with every insert: servers and user profiles differ in their defaults.
 ///
 /// One block per insert (the block sizes), written when the answer comes (no async insert), under our token, also into
@@ -113,7 +119,13 @@ impl ClickHouse {
         ready: Option<Bytes>,
         batch: &mut Batch,
     ) -> Result<Vec<Piece>, Refusal> {
-        let verdict = self.insert(block, piece, ready, batch).await?;
+        let token = block.token(piece);
+        if batch.halved.contains(&token)
+            && let Some(halves) = piece.halves()
+        {
+            return Ok(self.divided(piece, halves.into(), batch));
+        }
+        let verdict = self.insert(block, piece, &token, ready, batch).await?;
         let whole = |reason: String| Refusal::new(Trouble::Peer, reason).not_arrived();
         match verdict {
             Verdict::Delivered => {
@@ -121,11 +133,16 @@ impl ClickHouse {
                 Ok(Vec::new())
             }
             Verdict::Again(refusal) => Err(refusal),
-            // Waiting may help against the memory of others, and only fewer rows against our own.
-            Verdict::Heavy(refusal) => match piece.halves() {
-                Some(halves) if piece.heavy >= HEAVY_TRIES => Ok(self.divided(piece, halves.into(), batch)),
-                Some(_) | None => Err(refusal),
-            },
+            // Waiting may help against the memory of others, and only fewer rows against our own. Another process may find
+            // more memory: that this piece is divided is written down before its halves are sent, so that it divides it too.
+            Verdict::Heavy(refusal) => {
+                let in_doubt = piece.in_doubt || batch.resumed;
+                let tries = if in_doubt { HEAVY_TRIES_IN_DOUBT } else { HEAVY_TRIES };
+                if piece.heavy + 1 >= tries && piece.len() > 1 && batch.halved.len() < MOST_HALVED {
+                    batch.halved.push(token);
+                }
+                Err(refusal)
+            }
             Verdict::Partitions => match (block.by_month(piece), piece.halves()) {
                 (Some(months), _) => Ok(self.divided(piece, months, batch)),
                 // Another partition key than ours.
@@ -160,6 +177,7 @@ impl ClickHouse {
         &mut self,
         block: &Arc<Block>,
         piece: &Piece,
+        token: &str,
         ready: Option<Bytes>,
         batch: &mut Batch,
     ) -> Result<Verdict, Refusal> {
@@ -173,8 +191,7 @@ impl ClickHouse {
         let body =
             body.map_err(|error| Refusal::new(Trouble::Internal, format!("cannot compress: {error}")).not_arrived())?;
         batch.tally.bytes += body.len() as u64;
-        let token = block.token(piece);
-        let answer = self.post(&[("insert_deduplication_token", &token)], body).await?;
+        let answer = self.post(&[("insert_deduplication_token", token)], body).await?;
         let (server, user) = (self.http.endpoint().to_string(), self.user());
         let Settings { database, table, .. } = &self.settings;
         Ok(judge(&answer, &Who { server: &server, user: &user, database, table }))

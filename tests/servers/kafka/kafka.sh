@@ -3,7 +3,7 @@
 #   kafka.sh install DIR             the jars of pom.xml into DIR/lib, and a class-data archive, which halves each start
 #   kafka.sh start DIR [options]     make (the first time), start what does not run, wait; prints and writes DIR/env (KAFKA_BROKERS=...)
 #       --lib DIR0    use DIR0/lib, so that many DIRs share one install     --nodes N   brokers, 1 (default) or 3
-#       --tls         listeners with SSL (client certificates wanted) and SASL_SSL (SCRAM-SHA-512) too, and an authorizer:
+#       --tls         listeners with SSL (client certificates wanted) and SASL_SSL (SCRAM-SHA-512, PLAIN) too, an authorizer:
 #                     `gateway` and the client's certificate may do all, `outsider` and its certificate nothing
 #       --set K=V     one more broker property, may be repeated
 #   kafka.sh grant DIR TOPIC         let `outsider` write to TOPIC
@@ -112,8 +112,9 @@ properties() {                     # properties N LISTENERS VOTERS
 	ssl.truststore.location=$dir/tls/ca.pem
 	listener.name.ssl.ssl.client.auth=required
 	listener.name.sasl_ssl.ssl.client.auth=none
-	listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512
+	listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512,PLAIN
 	listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+	listener.name.sasl_ssl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_gateway="$pass" user_outsider="$pass";
 	authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 	super.users=User:ANONYMOUS;User:CN=client;User:gateway
 	P
@@ -158,9 +159,10 @@ tool() {                           # a command of Kafka's own
 spawn() {                          # start node $1 unless it runs
   alive "$1" >/dev/null && return
   [[ ! -f $dir/node$1/log ]] || mv "$dir/node$1/log" "$dir/node$1/log.before"
-  local heap=512m; ((nodes == 1)) || heap=320m
+  # Three brokers, one of them starting, would starve what is tested on a small machine.
+  local heap=512m nice=0; ((nodes == 1)) || { heap=320m; nice=10; }
   # shellcheck disable=SC2046,SC2086  # lists of options
-  setsid nohup java "-Xmx$heap" ${KAFKA_OPTS:-} $(shared_classes) -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError \
+  setsid nohup nice -n "$nice" java "-Xmx$heap" ${KAFKA_OPTS:-} $(shared_classes) -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError \
     -Djava.awt.headless=true -Dorg.slf4j.simpleLogger.defaultLogLevel=info -Dorg.slf4j.simpleLogger.showDateTime=true \
     -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS -Dkafka.logs.dir="$dir/node$1" \
     -cp "$lib/*" kafka.Kafka "$dir/node$1/server.properties" </dev/null >"$dir/node$1/log" 2>&1 9>&- &
