@@ -14,6 +14,7 @@ mod tally;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -50,7 +51,7 @@ pub struct Settings {
     pub commit: Duration,
     /// Destinations that they share.
     pub connections: usize,
-    /// The most that the oldest unacknowledged event may be old, and the time that the last ones have.
+    /// The most that the oldest unacknowledged event may be old beyond a commit interval, and the time that the last ones have.
     pub most_lag: Duration,
     /// How often to report.
     pub every: Duration,
@@ -108,6 +109,8 @@ pub struct Outcome {
     pub troubles: Vec<Trouble>,
     /// From a batch's first byte to its answer.
     pub latency: Percentiles,
+    /// The share of one core that this process itself took: near the machine's cores, it is the limit and not the far end.
+    pub own_cores: f64,
     /// Whether the far end kept up.
     pub bounded: bool,
     /// Why not.
@@ -155,6 +158,7 @@ impl Fleet {
     /// Runs it to its end; `tell` hears how it stands now and then, and at the end of the load.
     pub async fn run(self, mut tell: impl AsyncFnMut(&Progress)) -> Outcome {
         let Fleet { settings, tag, lanes } = self;
+        let cpu = own_cpu();
         let plan = Plan::new(&settings);
         let tally = Arc::new(Tally::new(settings.hubs));
         let mut hubs = JoinSet::new();
@@ -171,10 +175,16 @@ impl Fleet {
         let all = async { while hubs.join_next().await.is_some() {} };
         // Those that are not done by then are given up with what they hold.
         let in_time = timeout_at(patience, all).await.is_ok();
+        let own = own_cpu().saturating_sub(cpu);
         let drained = if in_time { tally.last_done().unwrap_or(plan.end).max(plan.end) } else { Instant::now() };
         hubs.shutdown().await;
-        watch.outcome(&settings, tag, drained)
+        watch.outcome(&settings, tag, drained, own)
     }
+}
+
+/// What this process has had of the cores.
+fn own_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
 }
 
 /// When what happens.
@@ -268,7 +278,7 @@ impl Watch {
         }
     }
 
-    fn outcome(self, settings: &Settings, fleet: String, drained: Instant) -> Outcome {
+    fn outcome(self, settings: &Settings, fleet: String, drained: Instant, own: Duration) -> Outcome {
         let Watch { plan, tally, lags, .. } = self;
         let offered = tally.offered(plan.ms(plan.end));
         let (acknowledged, rejected) = (tally.acknowledged(), tally.rejected());
@@ -297,6 +307,7 @@ impl Watch {
             retries: tally.retries(),
             troubles: tally.troubles(),
             latency,
+            own_cores: own.as_secs_f64() / seconds.max(0.001),
             bounded: why.is_none(),
             why,
         }

@@ -43,7 +43,7 @@ impl Kind {
             Kind::Status => &["at", "oldest_waiting", "certificate_end", "last_seen"],
             Kind::Gap => &["from_time", "to_time"],
             Kind::Reconciliation | Kind::Coverage => &["hour"],
-            Kind::Assignment => &["valid_from", "valid_until"],
+            Kind::Assignment => &["valid_from", "valid_until", "said_at"],
         }
     }
 

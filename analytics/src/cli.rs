@@ -11,6 +11,8 @@ use tracing_subscriber::EnvFilter;
 use crate::api::openapi;
 use crate::config;
 
+mod dashboards;
+mod erase;
 mod serve;
 mod token;
 
@@ -34,6 +36,13 @@ enum Command {
     /// Tokens of the Query API
     #[command(subcommand)]
     Token(token::Command),
+    /// Take a person out of every table, and say what is left elsewhere
+    Erase(erase::Erase),
+    /// Give a person another pseudonym in every table
+    Repseudonymise(erase::Repseudonymise),
+    /// Dashboards as code: the files of deploy/dashboards in Metabase
+    #[command(subcommand)]
+    Dashboards(dashboards::Command),
     /// Print the Query API's description (OpenAPI, JSON)
     Openapi,
 }
@@ -45,6 +54,9 @@ impl Arguments {
             Command::Check => serve::check(&self.config),
             Command::Serve => serve::run(&self.config),
             Command::Token(command) => command.run(),
+            Command::Erase(command) => command.run(&self.config),
+            Command::Repseudonymise(command) => command.run(&self.config),
+            Command::Dashboards(command) => command.run(&self.config),
             Command::Openapi => {
                 say(&serde_json::to_string_pretty(&openapi::describe())?);
                 Ok(ExitCode::SUCCESS)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{api, warehouse};
+use crate::{api, dashboards, warehouse};
 
 /// Where the commands look unless told otherwise.
 pub const DEFAULT_FILE: &str = "/etc/biogate/analytics.toml";
@@ -24,6 +24,8 @@ pub struct Config {
     pub api: api::Settings,
     /// `[admin]`: how `erase` and `repseudonymise` write, by a user of their own. The API never reads it.
     pub admin: Option<warehouse::Settings>,
+    /// `[metabase]`: where `dashboards apply` makes the dashboards. The API never reads it.
+    pub metabase: Option<dashboards::Settings>,
 }
 
 /// What is wrong with the files.

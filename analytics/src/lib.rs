@@ -11,3 +11,6 @@ pub mod statement;
 pub mod token;
 
 pub mod api;
+
+pub mod dashboards;
+pub mod erase;

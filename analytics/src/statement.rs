@@ -1,8 +1,8 @@
 //! PURE What a free statement may look like before it is sent.
 //!
 //! What keeps a statement from writing is `readonly = 1` and the rights of the reading user. This check is for what
-//! these leave open: two functions that read files or ask other machines from a plain SELECT, and a second statement.
-//! It knows no grammar, so it cannot be led astray by one: semicolons, comments and backslashes are refused wherever
+//! these leave open: two functions that read files or ask other machines from a plain SELECT, the server's own tables
+//! (other people's statements and their values are in them), and a second statement. It knows no grammar, so it cannot be led astray by one: semicolons, comments and backslashes are refused wherever
 //! they stand, and so are the words below. Values that hold them are sent as parameters.
 
 use serde_json::Value;
@@ -53,10 +53,30 @@ const OUTSIDE: &[&str] = &[
     "hdfsCluster",
     "azureBlobStorage",
     "azureBlobStorageCluster",
-    // a statement inside a string
+    // a statement inside a string, or a table whose name is put together
     "eval",
     "fuzzQuery",
     "viewExplain",
+    "merge",
+    "loop",
+    // names as parameters would pass by this list
+    "Identifier",
+    // the server's own tables: what others ask is in them
+    "system",
+    "information_schema",
+    "processlist",
+    // what lies in the server beside the tables
+    "dictionary",
+    "dictionaries",
+    "dictHas",
+    "dictIsIn",
+    "joinGet",
+    "joinGetOrNull",
+    "getServerSetting",
+    "getMacro",
+    "showCertificate",
+    // the limits are this program's
+    "settings",
     // the request's own headers, and time for nothing
     "getClientHTTPHeader",
     "currentRequestURL",
@@ -64,8 +84,11 @@ const OUTSIDE: &[&str] = &[
     "sleepEachRow",
 ];
 
-/// The beginnings of families of such functions: tables in lakes, and questions to language models.
+/// The beginnings of families of such functions: tables in lakes, the parts below tables, dictionaries, and questions to
+/// language models.
 const FAMILIES: &[&str] = &[
+    "dictGet",
+    "mergeTree",
     "iceberg",
     "deltaLake",
     "hudi",
@@ -91,7 +114,7 @@ pub fn checked(query: &str) -> Result<&str, String> {
     }
     let statement = rest.trim_end();
     let statement = statement.strip_suffix(';').map_or(statement, str::trim_end);
-    let first: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    let first: String = statement.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     if !FIRST.iter().any(|word| word.eq_ignore_ascii_case(&first)) {
         return Err(format!("a statement begins with {}; found {first:?}", FIRST.join(", ")));
     }
@@ -220,6 +243,13 @@ mod tests {
             "SELECT AIGenerate('x')",
             "SELECT `fi\\x6ce`('x')",
             "SELECT file/**/('x')",
+            "SELECT * FROM System . query_log",
+            "SELECT * FROM `system`.processes",
+            "SELECT * FROM merge(concat('sys', 'tem'), 'query_log')",
+            "SELECT * FROM {a:Identifier}.{b: identifier }",
+            "SHOW PROCESSLIST",
+            "SELECT dictGetString('d', 'a', 1)",
+            "SELECT 1 SETTINGS max_result_rows = 0",
         ] {
             assert!(checked(query).is_err(), "{query:?}");
         }

@@ -56,7 +56,7 @@ certificate "$out/clickhouse" "$host" "subjectAltName=$named,DNS:clickhouse,DNS:
 certificate "$out/kafka" "$host" "subjectAltName=$named,DNS:kafka,DNS:localhost\nextendedKeyUsage=serverAuth"
 cat "$out/kafka.key" "$out/kafka.pem" "$out/ca.pem" >"$out/kafka-keystore.pem"
 
-for secret in clickhouse-{admin,reader,sink,writer} metabase-database grafana-admin hubs-token; do
+for secret in clickhouse-{admin,reader,sink,writer} metabase-{admin,database} grafana-admin hubs-token; do
     [ -s "$out/$secret" ] || { openssl rand -hex 24 | tr -d '\n' >"$out/$secret"; echo "prepare.sh: made $secret"; }
 done
 # The entries that `biogate-analytics token new` prints are added to it.

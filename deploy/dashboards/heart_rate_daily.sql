@@ -4,13 +4,13 @@ SELECT
     count() AS readings,
     min(value) AS min_hr,
     round(avg(value), 1) AS avg_hr,
-    quantileExactInclusive(0.5)(value) AS median_hr,
-    quantileExactInclusive(0.95)(value) AS p95_hr,
+    quantilesExactInclusive(0.5, 0.95)(value)[1] AS median_hr,
+    quantilesExactInclusive(0.5, 0.95)(value)[2] AS p95_hr,
     max(value) AS max_hr
 FROM events
 WHERE user_id = {user_id:UUID}
     AND event_type = 'heart_rate'
     AND component = ''
-    AND timestamp >= now() - toIntervalDay({days:UInt16})
+    AND timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY date
 ORDER BY date

@@ -3,6 +3,6 @@ SELECT toDate(local_time) AS date, sum(value) AS steps
 FROM events
 WHERE user_id = {user_id:UUID}
     AND event_type = 'steps'
-    AND timestamp >= now() - toIntervalDay({days:UInt16})
+    AND timestamp >= now64(3, 'UTC') - toIntervalDay({days:UInt16})
 GROUP BY date
 ORDER BY date

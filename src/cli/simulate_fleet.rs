@@ -61,7 +61,7 @@ pub(super) struct SimulateFleetArgs {
     /// Connections that the hubs share; otherwise one each, but at most 256 to ClickHouse and 8 to Kafka
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     connections: Option<u32>,
-    /// How old the oldest unacknowledged event may get
+    /// How old the oldest unacknowledged event may get beyond a commit interval
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     most_lag: Duration,
     /// How often to report

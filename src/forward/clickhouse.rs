@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::event::Event;
 use crate::forward::BatchLimit;
 
+pub(super) use block::Whole;
 pub use insert::ClickHouse;
 
 /// Where the table is, who writes to it, and how long anything may take.

@@ -8,7 +8,7 @@ use crate::forward::health::Health;
 use crate::forward::refusal::Refusal;
 #[cfg(feature = "clickhouse")]
 use crate::forward::retry::LONGEST_WAIT;
-use crate::forward::rows::Batch;
+use crate::forward::rows::{Batch, Prepared};
 use crate::forward::{BatchLimit, Delivery};
 use crate::report::{self, Report};
 
@@ -92,6 +92,19 @@ impl Kind {
                 [&settings.cert_file, &settings.ca_file].into_iter().flatten().map(PathBuf::as_path).collect()
             }
         }
+    }
+
+    /// Renders a batch whose turn comes later. `false` when its basis is unknown. It blocks.
+    pub(super) fn prepare(&self, batch: &mut Batch) -> bool {
+        let prepared = match self {
+            // It renders straight into its file.
+            Kind::File(_) => Some(Prepared::Nothing),
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(_) => clickhouse::Whole::of(batch).map(Prepared::ClickHouse),
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => kafka::Lines::of(batch).map(Prepared::Kafka),
+        };
+        prepared.map(|prepared| batch.prepared = prepared).is_some()
     }
 
     pub(crate) fn batch(&self) -> BatchLimit {

@@ -29,6 +29,7 @@ use crate::report::{Kind, Report};
 use exact::Exact;
 use plain::Plain;
 
+pub(super) use record::Lines;
 pub use survey::{Found, survey};
 
 /// The usual topic of events.

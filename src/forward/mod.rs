@@ -5,6 +5,7 @@
 //! after a crash; the cursor moves only once the destination has them for good. What may pass is tried again for ever;
 //! a row that is refused for what it is goes aside with the reason, and the rest goes on.
 
+mod ahead;
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
 mod destination;

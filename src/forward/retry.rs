@@ -75,6 +75,11 @@ impl Retry {
         self.attempts
     }
 
+    /// Nothing failed since the last success, and no pause is left of an overload.
+    pub fn is_calm(&self) -> bool {
+        self.attempts == 0 && self.pause.is_zero()
+    }
+
     /// A try failed at `now`; returns when to try again.
     pub fn failed(&mut self, now: Duration, failure: Failure) -> Duration {
         let doubled = FIRST_WAIT.saturating_mul(1u32 << self.attempts.min(16)).min(self.longest);

@@ -8,6 +8,10 @@ use std::sync::Arc;
 use std::vec;
 
 use crate::event::Event;
+#[cfg(feature = "clickhouse")]
+use crate::forward::clickhouse::Whole;
+#[cfg(feature = "kafka")]
+use crate::forward::kafka::Lines;
 use crate::forward::reconciliation::Sums;
 use crate::observation::Observation;
 use crate::reading::{Channel, RunId};
@@ -27,8 +31,24 @@ pub struct Batch {
     pub rendered: u64,
     timeline: Arc<Timeline>,
     pending: Pending,
+    /// Rows that were rendered before the batch's turn.
+    pub(super) prepared: Prepared,
     /// What became of the rows so far.
     pub tally: Tally,
+}
+
+/// Rows of a batch in the form of its destination, before they are sent.
+#[derive(Debug, Default)]
+pub(super) enum Prepared {
+    /// None: they are rendered when they are sent.
+    #[default]
+    Nothing,
+    /// Records.
+    #[cfg(feature = "kafka")]
+    Kafka(Lines),
+    /// An insert.
+    #[cfg(feature = "clickhouse")]
+    ClickHouse(Whole),
 }
 
 /// The outcome of a batch, row by row.
@@ -107,6 +127,7 @@ impl Batch {
             rendered: 0,
             timeline,
             pending: Pending { chunks: ours.into_iter(), current: None },
+            prepared: Prepared::Nothing,
             tally: Tally { damaged, passed_over, ..Tally::default() },
         }
     }

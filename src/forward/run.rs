@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
+use crate::forward::ahead::Ahead;
 use crate::forward::failover::{self, Failover};
 use crate::forward::health::{Health, State as Doing};
 use crate::forward::pace::Pace;
@@ -54,6 +55,8 @@ pub struct Forwarder {
     pub(super) failover: Option<Failover>,
     /// Questions to those of the order before the active one.
     pub(super) probes: Option<Probes>,
+    /// The batch behind the one in hand.
+    pub(super) ahead: Option<Ahead>,
     pub(super) store: Store,
     pub(super) inputs: Inputs,
     pub(super) reporting: Reporting,
@@ -144,7 +147,8 @@ impl Forwarder {
         let health = outs[active].health.clone();
         let reporting = Reporting::new(name.clone(), store.clone(), health, inputs.timeline.clone(), seed);
         let started = Instant::now();
-        let forwarder = Forwarder { name, outs, active, failover, probes: None, store, inputs, reporting, started };
+        let forwarder =
+            Forwarder { name, outs, active, failover, probes: None, ahead: None, store, inputs, reporting, started };
         forwarder.introduce();
         forwarder
     }
@@ -238,7 +242,7 @@ impl Forwarder {
     }
 
     /// A round of reports; a stop does not wait for it.
-    async fn report(&mut self) -> Result<(), store::Error> {
+    pub(super) async fn report(&mut self) -> Result<(), store::Error> {
         let mut stop = self.inputs.stop.clone();
         tokio::select! {
             sent = self.reporting.send(&mut self.outs[self.active].destination) => sent,
@@ -285,6 +289,7 @@ impl Forwarder {
     async fn deliver(&mut self, batch: Batch) -> State {
         crash_point!("forward.send.before");
         let range = batch.range.clone();
+        self.look_ahead(&range);
         let began = self.started.elapsed();
         let hangs_at = self.failover.as_ref().map(|failover| self.started + failover.hangs_at(began));
         let mut stop = self.inputs.stop.clone();
@@ -302,6 +307,7 @@ impl Forwarder {
             Delivery::Later(batch, refusal) => (refusal, batch.tally.delivered > 0, State::Deliver(batch)),
             Delivery::Again(refusal) => (refusal, false, State::Read { range, resumed: true }),
         };
+        self.ahead = None;
         let out = self.out_mut();
         out.pace.failed(refusal.failure());
         if let Some(failover) = &mut self.failover {
@@ -344,18 +350,23 @@ impl Forwarder {
         let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
         let copies = self.failover.as_mut().map_or(0, Failover::delivered);
         let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(&chunks) };
+        let next = self.made_ready().await;
         crash_point!("forward.acknowledged.before");
-        self.store.settle(&self.name, &range, settled).await?;
+        let in_hand =
+            self.store.settle_then(&self.name, &range, settled, next.as_ref().map(|next| &next.range)).await?;
         crash_point!("forward.acknowledged.after");
         let (now, waiting) = (self.started.elapsed(), self.store.waiting(&self.name));
         let out = self.out_mut();
         out.retry.succeeded(now);
         out.pace.delivered(took, waiting);
         out.health.delivered(rows, bytes);
-        Ok(State::Gate)
+        match next.filter(|_| in_hand) {
+            Some(next) => self.go_on(next).await,
+            None => Ok(State::Gate),
+        }
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         self.inputs.stop.borrow().is_some()
     }
 }

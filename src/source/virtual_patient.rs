@@ -93,17 +93,35 @@ pub async fn run_mqtt(
     publisher: crate::source::mqtt::publisher::Publisher,
     stop: Stop,
 ) {
-    let mut sequence = 0u32;
+    let (mut sequence, mut total) = (0u32, Total::default());
     live(settings, stop, |vitals, now_ms| {
         sequence = sequence.wrapping_add(1);
         let heart = vitals.heart_rate.map_or_else(|| "null".to_owned(), |heart| heart.to_string());
         let (whole, tenth) = (vitals.temperature_tenths / 10, vitals.temperature_tenths % 10);
         let payload = format!(r#"{{"ts":{now_ms},"seq":{sequence},"hr":{heart},"temp":{{"c":{whole}.{tenth}}}}}"#);
         publisher.publish(format!("{prefix}/{name}/vitals"), payload);
-        let payload = format!(r#"{{"steps":{},"ts":{now_ms}}}"#, vitals.steps);
+        let payload = format!(r#"{{"steps":{},"ts":{now_ms}}}"#, total.at(vitals.steps));
         publisher.publish(format!("{prefix}/{name}/steps"), payload);
     })
     .await;
+}
+
+/// Her steps in all: the counter of the profile `mqtt-step-counter` does not wrap, and takes any fall for a restart.
+#[cfg(feature = "mqtt")]
+#[derive(Default)]
+struct Total {
+    steps: u64,
+    counter: Option<u64>,
+}
+
+#[cfg(feature = "mqtt")]
+impl Total {
+    /// When the sensor's own counter, which wraps, shows this.
+    fn at(&mut self, counter: u64) -> u64 {
+        let before = self.counter.replace(counter).unwrap_or(0);
+        self.steps += (counter + model::STEPS_WRAP - before) % model::STEPS_WRAP;
+        self.steps
+    }
 }
 
 /// Lives until the stop and tells each measurement, with the Unix milliseconds at which it was made.
@@ -135,6 +153,16 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "mqtt")]
+    #[test]
+    fn the_total_of_steps_goes_on_where_the_sensor_s_counter_wraps() {
+        let mut total = Total::default();
+        assert_eq!(
+            [65_000, 65_530, 4, 4, 100].map(|counter| total.at(counter)),
+            [65_000, 65_530, 65_540, 65_540, 65_636]
+        );
+    }
 
     #[test]
     fn a_line_is_the_shipped_profile_s() {

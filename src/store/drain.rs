@@ -104,8 +104,30 @@ impl Queue {
         Ok(chunks)
     }
 
-    /// Moves a cursor past its range. Durable with the next record; written at once when a generation can go with it.
-    pub(super) fn settle(&mut self, name: &str, range: &Range, settled: Settled) -> Result<(), Error> {
+    /// The range that a cut behind this one would give, under the same versions, and its chunks. Nothing is cut: it may be gone when it
+    /// is wanted.
+    pub(super) fn ahead(&mut self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Vec<Chunk>)>, Error> {
+        let Some((first, last)) = self.cut(range.last + 1, limit)? else { return Ok(None) };
+        let next = Range { first, last, ..range.clone() };
+        let chunks = self.read(&next)?;
+        Ok(Some((next, chunks)))
+    }
+
+    /// Whether a cut at `cursor` could give this range: what was looked at ahead may have been evicted since.
+    fn could_cut(&self, cursor: Sequence, range: &Range) -> bool {
+        let next = self.own.generations.values().find(|known| known.waiting_at(cursor) > 0);
+        next.is_some_and(|known| known.first.max(cursor) == range.first && range.last <= known.last)
+    }
+
+    /// Moves a cursor past its range. Durable with the next record; written at once when a generation can go with it, and
+    /// when `next` goes in hand, in the same record. Returns whether it did.
+    pub(super) fn settle(
+        &mut self,
+        name: &str,
+        range: &Range,
+        settled: Settled,
+        next: Option<Range>,
+    ) -> Result<bool, Error> {
         let in_hand = self.own.destinations.get(name).and_then(|to| to.range.clone());
         if in_hand.as_ref() != Some(range) {
             let what = format!("{name} has another range in hand than {}..={}", range.first, range.last);
@@ -139,16 +161,42 @@ impl Queue {
         }
         crash_point!("store.cursor.after");
         self.close_unneeded();
-        if self.own.drained(self.newest.number).next().is_some() {
+        let drained = self.own.drained(self.newest.number).next().is_some();
+        if drained {
             self.free_reserve()?;
-            match self.write_changes() {
-                // There is no room for the record: the next one takes the cursor with it.
-                Err(Error::Full { .. }) => {}
-                other => other?,
-            }
         }
+        let next = next.filter(|next| self.could_cut(range.last + 1, next));
+        let in_hand = match next {
+            Some(next) => self.hand_over(name, range.last + 1, next)?,
+            None => {
+                if drained {
+                    self.write_if_room()?;
+                }
+                false
+            }
+        };
         self.publish();
-        Ok(())
+        Ok(in_hand)
+    }
+
+    /// Puts a range in hand behind one that is settled. `false`: there is no room for the record, and nothing is in hand.
+    fn hand_over(&mut self, name: &str, cursor: Sequence, next: Range) -> Result<bool, Error> {
+        self.hold(name, next.first, Some(next));
+        crash_point!("store.range.before");
+        let written = self.write_if_room()?;
+        crash_point!("store.range.after");
+        if !written {
+            self.hold(name, cursor, None);
+        }
+        Ok(written)
+    }
+
+    /// Writes what changed. `false`: there is no room for the record, so the next one takes it along.
+    fn write_if_room(&mut self) -> Result<bool, Error> {
+        match self.write_changes() {
+            Err(Error::Full { .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 }
 

@@ -101,8 +101,29 @@ impl Store {
     /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`); entries set
     /// aside are durable at once.
     pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
-        let request = |settled, reply| Request::Settle(destination.to_owned(), range.clone(), settled, reply);
+        self.settle_then(destination, range, settled, None).await.map(|_| ())
+    }
+
+    /// The same, and puts `next`, which [`Store::ahead`] gave, in hand with the same record. `true`: it is in hand, and
+    /// durable. `false`: it was not given, is gone, or its record has no room; [`Store::next_range`] cuts anew.
+    pub async fn settle_then(
+        &self,
+        destination: &str,
+        range: &Range,
+        settled: Settled,
+        next: Option<&Range>,
+    ) -> Result<bool, Error> {
+        let request =
+            |settled, reply| Request::Settle(destination.to_owned(), range.clone(), next.cloned(), settled, reply);
         self.until_there_is_room("settling", settled, request).await
+    }
+
+    /// The range that would follow this one, under the same versions, and its chunks as [`Store::read`] gives them; `None`
+    /// where nothing waits behind it. Nothing is cut: until it is in hand it may be evicted, and it must not be sent.
+    pub async fn ahead(&self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Vec<Chunk>)>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Ahead(range.clone(), limit, reply)).await?;
+        self.wait(answer).await
     }
 
     /// Makes one state key durable, also while the queue is full; waits only for a disk without any room.

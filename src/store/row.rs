@@ -83,6 +83,11 @@ impl Row {
             for number in folder::numbered(&self.dir, "heal")? {
                 self.finish_heal(number)?;
             }
+            for number in folder::numbered(&self.dir, "kept")? {
+                if !named(&self.dir, "gen", number).exists() {
+                    fs::remove_file(named(&self.dir, "kept", number))?;
+                }
+            }
             folder::numbered(&self.dir, "gen")
         };
         prepare()
@@ -95,17 +100,30 @@ impl Row {
 
     /// Opens a generation, saves what can be saved of a damaged one, and answers `None` when that is nothing.
     pub(super) fn open(&self, number: u64, codec: &mut Codec, fold: bool) -> Result<Option<Opened>, Error> {
-        let dir = named(&self.dir, "gen", number);
-        let found = salvage::scan(&dir.join("db"), self.kind, number);
-        let found = found.map_err(self.unavailable("reading a generation in"))?;
-        let fault = match self.open_watched(number, codec, fold)? {
-            Ok(opened) if opened.generation.records >= found.end() => return Ok(Some(opened)),
+        let (found, was_cut) = self.found(number).map_err(self.unavailable("reading a generation in"))?;
+        let kept = named(&self.dir, "kept", number);
+        // sled cuts a log off at its first broken item as soon as it opens it: a kill before the repair is finished would
+        // leave nothing to repair from. So what is seen to be broken is repaired before sled has it, and of what is not a
+        // copy lies beside it meanwhile.
+        let opened = match was_cut || found.is_broken() {
+            true => Err(format!("{} whole records of {}", found.whole(), found.end())),
+            false => {
+                found.keep(&kept);
+                self.open_watched(number, codec, fold)?
+            }
+        };
+        let fault = match opened {
+            Ok(opened) if opened.generation.records >= found.end() => {
+                drop(fs::remove_file(kept));
+                return Ok(Some(opened));
+            }
             Ok(opened) => format!("{} of {} records", opened.generation.records, found.end()),
             Err(fault) => fault,
         };
         tracing::error!(generation = number, %fault, "a generation of the store is damaged");
         let healed = self.heal(number, codec, found)?;
         self.unmark(number);
+        drop(fs::remove_file(kept));
         if !healed {
             return Ok(None);
         }
@@ -113,6 +131,17 @@ impl Row {
             Ok(opened) => Ok(Some(Opened { healed: true, ..opened })),
             Err(fault) => Err(Error::fatal("opening what was saved of a generation", fault)),
         }
+    }
+
+    /// What a generation's file holds, or what the copy holds that an open left which did not end, where that is more:
+    /// then sled has cut the file off, which is said too.
+    fn found(&self, number: u64) -> io::Result<(Found, bool)> {
+        let found = salvage::scan(&named(&self.dir, "gen", number).join("db"), self.kind, number)?;
+        let kept = salvage::scan(&named(&self.dir, "kept", number), self.kind, number)?;
+        Ok(match kept.whole() > found.whole() {
+            true => (kept, true),
+            false => (found, false),
+        })
     }
 
     /// The inner result's error is what the damage is.
@@ -240,6 +269,7 @@ impl Row {
     /// Saves what the raw file still holds of a damaged generation under the same number, so that sequences and cursors
     /// keep their meaning, and moves the damaged one to `damaged/`. Says whether anything was saved.
     fn heal(&self, number: u64, codec: &mut Codec, found: Found) -> Result<bool, Error> {
+        folder::reach("heal-begin");
         let mut parts = found.parts();
         tracing::warn!(generation = number, records = parts.len(), "saved from the damaged generation");
         if self.kind == Kind::Queue && !found.has_birth() && !parts.is_empty() {

@@ -52,6 +52,26 @@ impl Found {
         self.records.keys().next_back().map_or(0, |last| last + 1)
     }
 
+    /// How many records are whole.
+    pub(super) fn whole(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether a record before the last whole one is missing or broken. What is broken behind it may be a write that a
+    /// power cut tore, which nobody was promised.
+    pub(super) fn is_broken(&self) -> bool {
+        self.records.len() as u64 != u64::from(self.end())
+    }
+
+    /// Copies the file for as long as sled has it. Where there is no room for that it is opened without: only a kill in
+    /// the midst of the repair of a damaged one would need the copy. It is gone before the kernel has to write it.
+    pub(super) fn keep(&self, path: &Path) {
+        if let Err(error) = fs::write(path, &self.file) {
+            drop(fs::remove_file(path));
+            tracing::debug!(%error, "no copy of a generation while it is opened");
+        }
+    }
+
     /// Records and lone chunks in the order in which they were written.
     pub(super) fn parts(&self) -> Vec<Part> {
         let bytes = |range: &Range<usize>| self.file[range.clone()].to_vec();

@@ -12,7 +12,8 @@ use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
 use super::{
-    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, Error, Range, SaidSum, Sequence, Settled, StateChange, Verified,
+    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Range, SaidSum, Sequence, Settled, StateChange,
+    Verified,
 };
 use crate::report::{Kind, Report};
 
@@ -34,7 +35,8 @@ pub(super) enum Request {
     Commit(Box<Commit>, Returning<Box<Commit>, Option<RangeInclusive<Sequence>>>),
     NextRange(Waiter),
     Read(Range, Reply<Vec<Chunk>>),
-    Settle(String, Range, Settled, Returning<Settled, ()>),
+    Ahead(Range, CutLimit, Reply<Option<(Range, Vec<Chunk>)>>),
+    Settle(String, Range, Option<Range>, Settled, Returning<Settled, bool>),
     Note(StateChange, Returning<StateChange, ()>),
     ReadAside(AsideFrom, Reply<AsidePage>),
     DropAside(Vec<AsidePlace>, Reply<u64>),
@@ -96,8 +98,9 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
         },
         Request::NextRange(waiter) => queue.next_range(waiter).err(),
         Request::Read(range, reply) => answer(reply, queue.read(&range)),
-        Request::Settle(name, range, settled, reply) => match settled.aside.is_empty() || queue.has_reserve() {
-            true => answer_or_turn(reply, queue.settle(&name, &range, settled)),
+        Request::Ahead(range, limit, reply) => answer(reply, queue.ahead(&range, limit)),
+        Request::Settle(name, range, next, settled, reply) => match settled.aside.is_empty() || queue.has_reserve() {
+            true => answer_or_turn(reply, queue.settle(&name, &range, settled, next)),
             false => turn_back(reply, settled),
         },
         Request::Note(change, reply) => match queue.free_reserve().map(|()| queue.has_reserve()) {
@@ -155,7 +158,8 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::Commit(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
             Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
-            Request::Settle(_, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
+            Request::Ahead(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Settle(_, _, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::ForgetGaps(_, reply)
             | Request::Report(_, reply)

@@ -104,9 +104,10 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Where in a file lies what was not delivered yet, counted from its end, and where its last records.
+/// Where in a file lies what was not delivered yet, counted from its end.
 const WAITING_BYTES: usize = 24 << 10;
-const LAST_BYTES: usize = 4 << 10;
+/// What a record of the store begins with.
+const RECORD: &[u8] = b"\xb1bgrecd\x1a";
 
 /// Flips bytes of one generation of the store, in what was written a while ago: the last record of a log cannot be told
 /// from one that was never finished. Says where.
@@ -121,7 +122,8 @@ pub(crate) fn flip(store: &Path, random: &mut Rng) -> Option<String> {
         .join("db");
     let mut bytes = std::fs::read(&file).ok()?;
     let used = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-    let at = random.usize(used.saturating_sub(WAITING_BYTES)..used.saturating_sub(LAST_BYTES).max(1));
+    let last = bytes.windows(RECORD.len()).rposition(|bytes| bytes == RECORD)?;
+    let at = random.usize(used.saturating_sub(WAITING_BYTES).min(last.saturating_sub(1))..last.max(1));
     bytes[at] ^= 0x5a;
     std::fs::write(&file, bytes).ok()?;
     Some(format!("byte {at} of {} in {}", used, file.display()))

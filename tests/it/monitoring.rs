@@ -123,7 +123,10 @@ fn the_landing_zone_says_how_it_is_in_prometheus_format() {
     );
     engine.sql(
         "INSERT INTO gateway_gaps (gateway_id, gap, cause, from_time, count, why, version) VALUES \
-         ('hub-1', generateUUIDv4(), 'evicted', now64(3), 12, 'full', 1)",
+         ('hub-1', generateUUIDv4(), 'evicted', now64(3), 12, 'full', 1), \
+         ('hub-1', generateUUIDv4(), 'evicted', now64(3) - 864000, 100, 'full', 1), \
+         ('hub-2', generateUUIDv4(), 'damaged', NULL, 5, 'what a broken block held', 1), \
+         ('hub-2', generateUUIDv4(), 'refused', now64(3), 1000, 'range', 1)",
     );
     let said = engine.sql(&on_the_engine(&exposition()));
     let value = |name: &str| -> f64 {
@@ -139,5 +142,5 @@ fn the_landing_zone_says_how_it_is_in_prometheus_format() {
         (2.0, 0.0, 1.0)
     );
     assert!((600.0..700.0).contains(&value("biogate_hub_oldest_waiting_seconds")), "{said}");
-    assert_eq!((value("biogate_events_lost"), value("biogate_hub_hours_lacking_rows")), (12.0, 0.0));
+    assert_eq!((value("biogate_events_lost"), value("biogate_hub_hours_lacking_rows")), (17.0, 0.0));
 }

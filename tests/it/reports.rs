@@ -78,6 +78,7 @@ pub(crate) fn sample(kind: Kind) -> Report {
         Kind::Assignment => json!({
             "gateway_id": "hub-1", "device_id": "a", "valid_from": at, "valid_until": null,
             "user_id": "6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11", "location": "room 12", "version": 1,
+            "says": "both", "said_by": "entry", "said_at": at, "clock": "synced", "revision": 2,
         }),
     };
     Report { kind, key: "hub-1".to_owned(), row: row.to_string() }

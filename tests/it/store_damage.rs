@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use crate::store_rig::{assert_balanced, assert_no_blobs, commit_of, drain, filled, generations, open, runtime};
 
@@ -98,6 +99,64 @@ fn a_damaged_store_always_opens_and_counts_what_it_lost() {
                 store.close().await.unwrap();
             });
             assert_no_blobs(dir.path());
+        }
+    }
+}
+
+/// What a record of the store begins with.
+const RECORD: &[u8] = b"\xb1bgrecd\x1a";
+const HEALED: &str = "BIOGATE_TEST_HEALED_STORE";
+
+/// Opens a store, as a hub does that starts.
+#[test]
+fn healing_child() {
+    let Some(dir) = std::env::var_os(HEALED) else { return };
+    open(&crate::store_rig::settings(Path::new(&dir)), &["a", "b", "c"]);
+}
+
+#[test]
+fn a_kill_in_mid_repair_loses_no_more_than_the_damage_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = filled(&dir.path().join("whole"));
+    let file = generations(&settings.dir).pop().unwrap().join("db");
+    let bytes = fs::read(&file).unwrap();
+    let magics = bytes.windows(RECORD.len()).enumerate().filter(|(_, bytes)| *bytes == RECORD);
+    let records: Vec<usize> = magics.map(|(at, _)| at).collect();
+    let (_, but_the_last) = records.split_last().unwrap();
+    let mut repairs = 0;
+    // Within a record, and in what sled wrote before it.
+    for at in but_the_last.iter().rev().take(8).flat_map(|at| [at + 100, at - 3]) {
+        let store = crate::store_rig::settings(&dir.path().join("damaged"));
+        drop(fs::remove_dir_all(&store.dir));
+        copy(&settings.dir, &store.dir);
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x55;
+        fs::write(store.dir.join(file.strip_prefix(&settings.dir).unwrap()), flipped).unwrap();
+        for point in ["heal-begin", "birth-empty", "birth-synced", "heal"] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "store_damage::healing_child"]).env(HEALED, &store.dir);
+            child.env("BIOGATE_TEST_KILL_AT", point).stdout(Stdio::null()).stderr(Stdio::null());
+            repairs += usize::from(!child.status().unwrap().success());
+        }
+        runtime().block_on(async {
+            let store = open(&store, &["a", "b", "c"]);
+            let b = drain(&store, "b").await;
+            let tally = store.ledger().destinations[1].1;
+            assert!(b.len() >= 3_900, "byte {at}: {} of 4,000", b.len());
+            assert_eq!(tally.delivered + tally.damaged, 4_000, "byte {at}: {tally:?}");
+            store.close().await.unwrap();
+        });
+    }
+    assert!(repairs >= 24, "{repairs} repairs were cut off");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), to).unwrap()),
         }
     }
 }

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use biogate::observation::{EventType, Observation, Value};
 use biogate::reading::{BootId, Channel, Heard, RunId};
 use biogate::report::{Kind, Report};
 use biogate::store::{
-    AsideEntry, AsideKind, Chunk, Commit, CutLimit, IntakeTally, Range, Settings, Settled, Store, WhenFull,
+    AsideEntry, AsideKind, Chunk, Commit, CutLimit, Error, IntakeTally, Range, Settings, Settled, Store, WhenFull,
 };
 use uuid::Uuid;
 
@@ -32,7 +32,14 @@ pub(crate) fn settings(dir: &Path) -> Settings {
 
 pub(crate) fn open(settings: &Settings, destinations: &[&str]) -> Store {
     let names: Vec<String> = destinations.iter().map(|name| (*name).to_owned()).collect();
-    Store::open(settings, RUN, BOOT, &names).unwrap_or_else(|error| panic!("{error}"))
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(settings, RUN, BOOT, &names) {
+            // A test beside this one starts processes: one that has not got to its exec has this one's locks.
+            Err(Error::Locked { .. }) if Instant::now() < end => std::thread::sleep(Duration::from_millis(10)),
+            opened => return opened.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
 }
 
 /// An observation of this reading; the metadata do not compress, so that generations fill.

@@ -181,7 +181,7 @@ pub(super) async fn watch(State(api): State<Arc<Api>>, mut request: Request, nex
     response
 }
 
-/// Around everything under `/api`: the token, its rate, its scope, and a place.
+/// Around everything under `/api`: the token, its rate, its scope.
 pub(super) async fn enter(
     State((api, scope)): State<(Arc<Api>, Scope)>,
     Extension(record): Extension<Record>,
@@ -194,12 +194,6 @@ pub(super) async fn enter(
     if !caller.0.has(scope) {
         return Err(Problem::forbidden(format!("this token has not the scope {}", scope.name())));
     }
-    let busy = || {
-        let detail = "the server answers as many requests as it may";
-        Problem::wait(StatusCode::SERVICE_UNAVAILABLE, "busy", detail, 2)
-    };
-    let place = timeout(api.place_deadline, api.places.acquire()).await.map_err(|_| busy())?;
-    let _place = place.map_err(|_| busy())?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }

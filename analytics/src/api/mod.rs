@@ -1,7 +1,7 @@
 //! The Query API: routes, and what stands around them.
 //!
-//! A request passes `gate::watch` (id, deadline, audit), then under `/api` `gate::enter` (token, rate, scope, a place),
-//! then its handler. The listener below is slow-client safe; every error is problem+json.
+//! A request passes `gate::watch` (id, deadline, audit), then under `/api` `gate::enter` (token, rate, scope), then
+//! its handler, which takes a place when it knows what to ask. The listener below is slow-client safe; every error is problem+json.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -17,7 +17,7 @@ use axum::response::IntoResponse;
 use axum::{Json, Router};
 use bytesize::ByteSize;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
@@ -79,7 +79,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 8790)),
             tokens_file: PathBuf::from("/etc/biogate/tokens.toml"),
             requests_per_minute: NonZeroU32::new(300).unwrap_or(NonZeroU32::MIN),
             burst: NonZeroU32::new(50).unwrap_or(NonZeroU32::MIN),
@@ -100,7 +100,6 @@ pub struct Api {
     gate: Arc<Gate>,
     metrics: Metrics,
     places: Semaphore,
-    place_deadline: Duration,
     deadline: Duration,
     settings: Settings,
 }
@@ -119,10 +118,19 @@ impl Api {
             gate: Arc::new(gate),
             metrics: Metrics::new(),
             places: Semaphore::new(usize::from(settings.concurrent_requests)),
-            place_deadline: PLACE_DEADLINE,
             warehouse,
             settings,
         }))
+    }
+
+    /// A place among the requests whose statement runs. It is asked for when the request is whole, so that a client that is
+    /// slow with its body holds none.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        let place = tokio::time::timeout(PLACE_DEADLINE, self.places.acquire()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| {
+            let detail = "the server answers as many requests as it may";
+            Problem::wait(StatusCode::SERVICE_UNAVAILABLE, "busy", detail, 2)
+        })
     }
 
     /// What a failed statement means for the client; what it means for the operator goes to the log.

@@ -7,9 +7,10 @@ use utoipa::openapi::{Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiB
 use super::described;
 
 /// What every path under `/api` may answer beside its own.
-const USUAL: [(&str, &str); 7] = [
+const USUAL: [(&str, &str); 8] = [
     ("401", "No token, or one that is not known or has expired"),
     ("403", "The token has not the right"),
+    ("422", "The answer is over a limit"),
     ("429", "The token asks too often; Retry-After says when to come again"),
     ("500", "A fault of the server"),
     ("502", "The warehouse refuses what this program asks"),

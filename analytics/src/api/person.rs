@@ -244,6 +244,7 @@ pub(super) async fn rows<T: serde::de::DeserializeOwned>(
     sql: &str,
     params: &[(&str, &str)],
 ) -> Result<Json<Rows<T>>, Problem> {
+    let _place = api.place().await?;
     let data: Vec<T> = api.warehouse.rows(sql, params).await.map_err(|why| api.failed(&why, false))?;
     record.write().rows = data.len() as u64;
     Ok(Json(Rows { data }))

@@ -17,7 +17,7 @@ const FUNNEL: &str = include_str!("../../../deploy/clickhouse/queries/activity_f
 const REALTIME: &str = include_str!("../../../deploy/clickhouse/queries/realtime.sql");
 const HUBS: &str = include_str!("../../../deploy/clickhouse/queries/hubs.sql");
 
-const GATEWAY_HOURS: &str = "SELECT hour, sent, stored, lacking, why FROM hub_hours \
+const GATEWAY_HOURS: &str = "SELECT hour, sent, stored, lacking, lost, refused, why FROM hub_hours \
      WHERE gateway_id = {gateway_id:String} AND hour >= now() - toIntervalDay({days:UInt16}) ORDER BY hour";
 
 /// How far back.
@@ -98,6 +98,10 @@ pub(super) struct Hub {
     silent_seconds: i64,
     /// Rows that it has sent and that are missing in the warehouse.
     rows_lacking: Option<i64>,
+    /// Events that it lost for good before it could send them.
+    events_lost: u64,
+    /// Of these, those that no hour can name.
+    events_lost_undated: u64,
     /// How it knows the time: `synced`, `estimated` or `device`.
     clock: String,
 }
@@ -129,8 +133,12 @@ pub(super) struct HubHour {
     sent: u64,
     /// Of these, in the warehouse.
     stored: u64,
-    /// The difference.
+    /// How many are missing here; negative: how many are here beyond those sent. 0 while it is too early to say.
     lacking: i64,
+    /// Events of this hour that the gateway lost for good.
+    lost: u64,
+    /// Readings of it that lie in the gateway's quarantine.
+    refused: u64,
     /// Why it is not complete, or that it is.
     why: String,
 }

@@ -69,6 +69,7 @@ pub(super) async fn execute(
     let parameters = parameters.iter().map(|(name, value)| statement::parameter(name, value));
     let parameters = parameters.collect::<Result<Vec<_>, _>>().map_err(Problem::bad_request)?;
     record.write().parameters = parameters.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(",");
+    let _place = api.place().await?;
     let answer = api.warehouse.answer(statement, parameters, &id).await.map_err(|why| api.failed(&why, true))?;
     record.write().rows = answer.rows;
     Ok(Answered(Rows { data: answer.data, meta: answer.meta, rows: answer.rows }))

@@ -88,8 +88,10 @@ ALTER TABLE hub_hours
     COMMENT COLUMN IF EXISTS sent 'Events that the hub says it has delivered. Example: 3600',
     COMMENT COLUMN IF EXISTS stored 'Rows that are here. Example: 3599',
     COMMENT COLUMN IF EXISTS lacking 'sent less stored; below zero: more are here than were sent. Example: 1',
-    COMMENT COLUMN IF EXISTS lost 'Events that will never come. Example: 0',
-    COMMENT COLUMN IF EXISTS refused 'Readings that lie in the quarantine of the hub. Example: 0',
+    COMMENT COLUMN IF EXISTS unsaid 'Rows that are here of devices that the hub did not speak of yet. Example: 0',
+    COMMENT COLUMN IF EXISTS lost 'Events that will never come, of gaps that begin in the hour. Example: 0',
+    COMMENT COLUMN IF EXISTS refused 'Readings that lie in the quarantine of the hub, of gaps that begin in the hour. Example: 0',
+    COMMENT COLUMN IF EXISTS gaps 'Gaps that touch the hour; what is lost or refused stands at the first hour of each. Example: 0',
     COMMENT COLUMN IF EXISTS is_judged '0 while rows may still be on their way. Example: 1',
     COMMENT COLUMN IF EXISTS why 'In words. Example: warehouse: rows are missing';
 
@@ -101,6 +103,8 @@ ALTER TABLE hub_complete
     COMMENT COLUMN IF EXISTS last_heartbeat 'When the last heartbeat came. Example: 2026-11-23 14:10:00.320',
     COMMENT COLUMN IF EXISTS silent_seconds 'Seconds since then. Example: 41',
     COMMENT COLUMN IF EXISTS rows_lacking 'Rows that are missing here in all hours. Example: 0',
+    COMMENT COLUMN IF EXISTS events_lost 'Events that will never come, in all its hours. Example: 0',
+    COMMENT COLUMN IF EXISTS events_lost_undated 'Of these, what the hub knows no time of, so that no hour names it. Example: 0',
     COMMENT COLUMN IF EXISTS clock 'How the hub knew the time. Example: synced',
     COMMENT COLUMN IF EXISTS agent_version 'Version of biogate. Example: 1.0.0',
     COMMENT COLUMN IF EXISTS heard 'Up to when the hub has delivered what it heard; NULL: not known. Example: 2026-11-23 14:10:00.000';

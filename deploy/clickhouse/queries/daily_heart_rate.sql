@@ -8,8 +8,8 @@ SELECT
     min(value) AS min_hr,
     max(value) AS max_hr,
     avg(value) AS avg_hr,
-    quantileExactInclusive(0.5)(value) AS median_hr,
-    quantileExactInclusive(0.95)(value) AS p95_hr
+    quantilesExactInclusive(0.5, 0.95)(value)[1] AS median_hr,
+    quantilesExactInclusive(0.5, 0.95)(value)[2] AS p95_hr
 FROM events
 WHERE event_type = 'heart_rate'
     AND component = ''

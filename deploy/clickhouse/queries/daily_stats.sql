@@ -11,8 +11,8 @@ SELECT
     min(value) AS min,
     max(value) AS max,
     avg(value) AS avg,
-    quantileExactInclusive(0.5)(value) AS median,
-    quantileExactInclusive(0.95)(value) AS p95,
+    quantilesExactInclusive(0.5, 0.95)(value)[1] AS median,
+    quantilesExactInclusive(0.5, 0.95)(value)[2] AS p95,
     sum(value) AS sum
 FROM events
 WHERE user_id = {user_id:UUID}

@@ -241,6 +241,7 @@ impl fmt::Display for Report {
             latency.longest_ms,
             self.outcome.retries
         )?;
+        writeln!(f, "this process itself: {:.2} cores", self.outcome.own_cores)?;
         for trouble in &self.outcome.troubles {
             writeln!(f, "  {} times {}: {}", trouble.tries, trouble.kind, trouble.reason)?;
         }

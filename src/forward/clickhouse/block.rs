@@ -46,6 +46,23 @@ pub(super) struct Piece {
     pub(super) heavy: u32,
 }
 
+/// A block that was encoded and compressed before its turn.
+#[derive(Debug)]
+pub(in crate::forward) struct Whole {
+    pub(super) block: Block,
+    pub(super) body: Bytes,
+}
+
+impl Whole {
+    /// The batch's first block. `None` when the batch's basis is unknown, or when it cannot be compressed: the try itself
+    /// says why.
+    pub(in crate::forward) fn of(batch: &mut Batch) -> Option<Whole> {
+        let block = Block::take(batch)?;
+        let body = block.whole().map_or(Ok(Bytes::new()), |whole| block.body(&whole)).ok()?;
+        Some(Whole { block, body })
+    }
+}
+
 impl Block {
     /// Takes the batch's next rows, as many as one insert holds. Rows that the table cannot hold are rejected at once.
     /// `None` when the batch's basis is unknown.

@@ -29,7 +29,7 @@ fn per_shard(made: &[Declared]) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for declared in made {
         let is_own = match declared.kind {
-            Kind::Table => !matches!(declared.first_key(), Some("gateway_id" | "name")),
+            Kind::Table => !matches!(declared.first_key(), Some("gateway_id" | "name" | "erasure" | "event_id")),
             Kind::View | Kind::Refreshed => !words(&declared.select).any(|word| others.contains(word)),
         };
         if is_own { &mut names } else { &mut others }.insert(declared.name.clone());
@@ -104,7 +104,7 @@ impl Form<'_> {
         let Form { cluster, database, .. } = self;
         let name = &declared.name;
         let key = match declared.first_key() {
-            Some(key @ ("user_id" | "gateway_id" | "name")) => format!(", cityHash64({key})"),
+            Some(key @ ("user_id" | "gateway_id" | "name" | "erasure" | "event_id")) => format!(", cityHash64({key})"),
             // Nobody writes there: each shard fills its own.
             _ => String::new(),
         };

@@ -81,13 +81,17 @@ pub async fn find(settings: &Settings, cluster: Option<&str>) -> Result<Vec<Diff
             differences.push(missing(declared));
             continue;
         };
+        if declared.kind != Kind::Table && found.engine == declared.engine_name() {
+            let select = formatted(&mut http, settings, &declared.select).await?;
+            if let Some(difference) = of_select(name, &settings.database, &found.as_select, &select) {
+                // Its columns are those of another question.
+                differences.push(difference);
+                continue;
+            }
+        }
         let columns: BTreeMap<&str, &FoundColumn> =
             columns.iter().filter(|column| column.table == name).map(|column| (column.name.as_str(), column)).collect();
         differences.extend(of_table(declared, found, &columns));
-        if declared.kind != Kind::Table && found.engine == declared.engine_name() {
-            let select = formatted(&mut http, settings, &declared.select).await?;
-            differences.extend(of_select(name, &settings.database, &found.as_select, &select));
-        }
     }
     Ok(differences)
 }

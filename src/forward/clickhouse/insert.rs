@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::forward::Delivery;
 use crate::forward::refusal::{Refusal, Trouble};
-use crate::forward::rows::{Batch, Rejected};
+use crate::forward::rows::{Batch, Prepared, Rejected};
 
 use super::block::{Block, Piece};
 use super::http::{Fault, Http};
@@ -62,9 +62,16 @@ impl ClickHouse {
     /// rows under the same tokens.
     pub async fn deliver(&mut self, mut batch: Batch) -> Delivery {
         loop {
-            let (block, mut pieces) = match self.left.take() {
-                Some(left) => left,
-                None => {
+            let prepared = std::mem::take(&mut batch.prepared);
+            let mut body = None;
+            let (block, mut pieces) = match (self.left.take(), prepared) {
+                (Some(left), _) => left,
+                (None, Prepared::ClickHouse(ahead)) => {
+                    let Some(whole) = ahead.block.whole() else { continue };
+                    body = Some(ahead.body);
+                    (Arc::new(ahead.block), vec![whole])
+                }
+                (None, _) => {
                     let rows = batch.range.last.saturating_sub(batch.range.first);
                     let (returned, block) = off_thread(rows, move || {
                         let block = Block::take(&mut batch);
@@ -79,7 +86,7 @@ impl ClickHouse {
                 }
             };
             while let Some(piece) = pieces.pop() {
-                match self.send(&block, &piece, &mut batch).await {
+                match self.send(&block, &piece, body.take(), &mut batch).await {
                     Ok(more) => pieces.extend(more.into_iter().rev()),
                     Err(refusal) => {
                         pieces.push(piece.refused(&refusal));
@@ -98,8 +105,15 @@ impl ClickHouse {
     }
 
     /// Sends one piece and enters what became of it; returns the pieces to send instead where it must be divided.
-    async fn send(&mut self, block: &Arc<Block>, piece: &Piece, batch: &mut Batch) -> Result<Vec<Piece>, Refusal> {
-        let verdict = self.insert(block, piece, batch).await?;
+    /// `ready` is the piece's body where that was made before.
+    async fn send(
+        &mut self,
+        block: &Arc<Block>,
+        piece: &Piece,
+        ready: Option<Bytes>,
+        batch: &mut Batch,
+    ) -> Result<Vec<Piece>, Refusal> {
+        let verdict = self.insert(block, piece, ready, batch).await?;
         let whole = |reason: String| Refusal::new(Trouble::Peer, reason).not_arrived();
         match verdict {
             Verdict::Delivered => {
@@ -142,10 +156,19 @@ impl ClickHouse {
         pieces
     }
 
-    async fn insert(&mut self, block: &Arc<Block>, piece: &Piece, batch: &mut Batch) -> Result<Verdict, Refusal> {
-        let body = {
-            let (block, piece) = (block.clone(), piece.clone());
-            off_thread(piece.len(), move || block.body(&piece)).await
+    async fn insert(
+        &mut self,
+        block: &Arc<Block>,
+        piece: &Piece,
+        ready: Option<Bytes>,
+        batch: &mut Batch,
+    ) -> Result<Verdict, Refusal> {
+        let body = match ready {
+            Some(body) => Ok(body),
+            None => {
+                let (block, piece) = (block.clone(), piece.clone());
+                off_thread(piece.len(), move || block.body(&piece)).await
+            }
         };
         let body =
             body.map_err(|error| Refusal::new(Trouble::Internal, format!("cannot compress: {error}")).not_arrived())?;

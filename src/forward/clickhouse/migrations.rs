@@ -27,6 +27,7 @@ macro_rules! migrations {
 pub(super) const MIGRATIONS: &[Migration] = migrations![
     "0001_landing_zone",
     "0002_schema_migrations",
+    "0005_erasure",
     "0010_completeness",
     "0020_comments",
     "0021_comments_of_views",

@@ -29,7 +29,7 @@ use super::context::Shared;
 use super::cursor::{self, Cursor, Ids};
 use super::fences::{Fences, Meaning};
 use super::open::Open;
-use super::record::{Row, Ticket};
+use super::record::{self, Row, Ticket, nth};
 use super::transaction::{Failure, Transaction, again, commit, not_done};
 use super::{Settings, words};
 
@@ -413,31 +413,25 @@ fn fill(
     batch: &mut Batch,
     refused: &BTreeMap<usize, String>,
 ) -> Result<Sent, Failure> {
-    let (first, limit) = (batch.range.first, open.limit as usize);
-    let (mut sent, mut room, mut failure) = (Sent::default(), Vec::new(), None);
-    batch.fill(|sequence, event| {
-        let nth = nth(sequence, first);
-        let row = Row::of(event, nth, std::mem::take(&mut room));
-        let size = row.size(&event.gateway_id);
-        let reason = match refused.get(&nth) {
+    let limit = open.limit as usize;
+    let (mut sent, mut failure) = (Sent::default(), None);
+    record::lines(batch, |line| {
+        let size = line.size();
+        let reason = match refused.get(&line.nth) {
             None if size > limit => {
                 Some(words::given_up(RDKafkaErrorCode::MessageSizeTooLarge, size, open.shared.who()))
             }
             known => known.cloned(),
         };
         if let Some(reason) = reason {
-            sent.rejected.push((nth, reason));
-            room = row.payload;
+            sent.rejected.push((line.nth, reason));
             return ControlFlow::Continue(());
         }
-        match transaction.send(topic, row) {
-            Ok(payload) => room = payload,
-            Err(code) => {
-                failure = Some(code);
-                return ControlFlow::Break(());
-            }
+        if let Err(why) = transaction.send(topic, line) {
+            failure = Some(why);
+            return ControlFlow::Break(());
         }
-        sent.ids.add(event.event_id);
+        sent.ids.add(line.id);
         ControlFlow::Continue(())
     });
     match failure {
@@ -445,9 +439,4 @@ fn fill(
         Some(why) => Err(transaction.stopped(why)),
         None => Ok(sent),
     }
-}
-
-/// Counted from the range's first observation.
-fn nth(sequence: Sequence, first: Sequence) -> usize {
-    usize::try_from(sequence.saturating_sub(first)).unwrap_or(usize::MAX)
 }

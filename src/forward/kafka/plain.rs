@@ -19,7 +19,7 @@ use super::client;
 use super::client::Producer;
 use super::context::{Flight, Shared};
 use super::open::Open;
-use super::record::{NotTaken, Row, Ticket, go_on};
+use super::record::{self, NotTaken, Row, Ticket, go_on};
 use super::words::{self, Who};
 use super::{Settings, survey};
 
@@ -182,7 +182,7 @@ impl Plain {
             hand: std::mem::take(&mut self.hand),
             batch,
         };
-        let rows = if filling.hand.rendered { 0 } else { filling.batch.range.count() - filling.batch.rendered };
+        let rows = if filling.hand.rendered { 0 } else { filling.batch.range.count() };
         let (filling, stop) = off_thread(rows, move || {
             let stop = filling.run();
             (filling, stop)
@@ -373,23 +373,17 @@ impl Filling {
     fn render(&mut self) -> Stop {
         let Filling { producer, shared, topic, limit, hand, batch } = self;
         let first = batch.range.first;
-        let (mut room, mut rejected, mut stop) = (Vec::new(), Vec::new(), None);
-        let known = batch.fill(|sequence, event| {
-            let nth = usize::try_from(sequence - first).unwrap_or_default();
-            let row = Row::of(event, nth, std::mem::take(&mut room));
-            let size = row.size(&event.gateway_id);
+        let (mut rejected, mut stop) = (Vec::new(), None);
+        let known = record::lines(batch, |line| {
+            let size = line.size();
             if size > *limit {
                 let reason = words::given_up(RDKafkaErrorCode::MessageSizeTooLarge, size, shared.who());
-                rejected.push(Rejected { sequence, reason });
-                room = row.payload;
+                rejected.push(Rejected { sequence: first + line.nth as u64, reason });
                 return go_on(false);
             }
-            match row.send(topic, producer, &shared.events) {
-                Ok(payload) => room = payload,
-                Err((row, why)) => {
-                    hand.outbox.push_back(row);
-                    stop = Some(Stop::from(why));
-                }
+            if let Err((row, why)) = line.send(topic, producer, &shared.events) {
+                hand.outbox.push_back(row);
+                stop = Some(Stop::from(why));
             }
             go_on(stop.is_some())
         });

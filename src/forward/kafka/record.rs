@@ -1,21 +1,31 @@
 //! An event as a record, and what is needed to send one again.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
+use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use crate::event::Event;
 use crate::forward::json;
+use crate::forward::rows::{Batch, Prepared};
 use crate::report::Report;
+use crate::store::Sequence;
 
 use super::client::Producer;
 use super::context::Flight;
 
 /// The version of the value's form, in the header `schema`.
 const SCHEMA: &str = "1";
+
+/// The value of a usual event, and a little more.
+const USUAL_BYTES: usize = 512;
+/// What lines rendered ahead take at once: below the size from which the store's setting of malloc asks the kernel.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// What a batch's frame and a record's own fields take at most, beside key, value and headers.
 const FRAME: usize = 61 + 41;
@@ -65,27 +75,6 @@ pub(super) enum NotTaken {
 }
 
 impl Row {
-    /// The record of an event; `room` is reused for the value.
-    pub(super) fn of(event: &Event, nth: usize, mut room: Vec<u8>) -> Row {
-        room.clear();
-        json::line(&mut room, event);
-        // The line feed belongs to files.
-        room.pop();
-        let mut id = [0; Hyphenated::LENGTH];
-        let id: &str = event.event_id.hyphenated().encode_lower(&mut id);
-        let headers = OwnedHeaders::new_with_capacity(3)
-            .insert(Header { key: "event_id", value: Some(id) })
-            .insert(Header { key: "schema", value: Some(SCHEMA) })
-            .insert(Header { key: "gateway", value: Some(&*event.gateway_id) });
-        Row {
-            ticket: Ticket::Event(nth),
-            key: event.device_id.as_bytes().to_vec(),
-            payload: room,
-            headers: Some(headers),
-            alone: false,
-        }
-    }
-
     /// The same once more.
     pub(super) fn again(&self) -> Row {
         let Row { ticket, key, payload, headers, alone } = self;
@@ -105,32 +94,180 @@ impl Row {
         }
     }
 
+    /// Gives it to the producer, which copies it. What is not taken comes back.
+    pub(super) fn send(self, topic: &str, producer: &Producer, flight: &Flight) -> Result<(), (Row, NotTaken)> {
+        let Row { ticket, key, payload, headers, alone } = self;
+        match queue((ticket, topic, &key, &payload), headers, producer, flight) {
+            Ok(()) => Ok(()),
+            Err((headers, why)) => Err((Row { ticket, key, payload, headers, alone }, why)),
+        }
+    }
+}
+
+/// An event's record where it was rendered, before it is a record of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Line<'a> {
+    /// Counted from the range's first observation.
+    pub(super) nth: usize,
+    pub(super) id: Uuid,
+    pub(super) key: &'a str,
+    pub(super) payload: &'a [u8],
+    pub(super) gateway: &'a str,
+}
+
+impl Line<'_> {
     /// The most bytes that a topic with a limit can measure of it.
-    pub(super) fn size(&self, gateway: &str) -> usize {
+    pub(super) fn size(&self) -> usize {
         let header = |key: &str, value: usize| 10 + key.len() + value;
-        let headers =
-            header("event_id", Hyphenated::LENGTH) + header("schema", SCHEMA.len()) + header("gateway", gateway.len());
+        let headers = header("event_id", Hyphenated::LENGTH)
+            + header("schema", SCHEMA.len())
+            + header("gateway", self.gateway.len());
         FRAME + self.key.len() + self.payload.len() + headers
     }
 
-    /// Gives it to the producer, which copies it. What is not taken comes back.
-    pub(super) fn send(self, topic: &str, producer: &Producer, flight: &Flight) -> Result<Vec<u8>, (Row, NotTaken)> {
-        let Row { ticket, key, payload, headers, alone } = self;
-        let mut record = BaseRecord::with_opaque_to(topic, ticket.into()).key(&key[..]).payload(&payload[..]);
-        record.headers = headers;
-        flight.one_more();
-        let refused = match producer.send(record) {
-            Ok(()) => None,
-            Err((error, record)) => Some((error, record.headers)),
-        };
-        let Some((error, headers)) = refused else { return Ok(payload) };
-        flight.one_less();
-        let why = match error {
-            KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => NotTaken::Full,
-            other => NotTaken::Refused(other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
-        };
-        Err((Row { ticket, key, payload, headers, alone }, why))
+    /// Gives it to the producer, which copies it. What is not taken comes back as a row.
+    pub(super) fn send(self, topic: &str, producer: &Producer, flight: &Flight) -> Result<(), (Row, NotTaken)> {
+        let Line { nth, id, key, payload, gateway } = self;
+        let mut room = [0; Hyphenated::LENGTH];
+        let id: &str = id.hyphenated().encode_lower(&mut room);
+        let headers = OwnedHeaders::new_with_capacity(3)
+            .insert(Header { key: "event_id", value: Some(id) })
+            .insert(Header { key: "schema", value: Some(SCHEMA) })
+            .insert(Header { key: "gateway", value: Some(gateway) });
+        let ticket = Ticket::Event(nth);
+        queue((ticket, topic, key.as_bytes(), payload), Some(headers), producer, flight).map_err(|(headers, why)| {
+            let (key, payload) = (key.as_bytes().to_vec(), payload.to_vec());
+            (Row { ticket, key, payload, headers, alone: false }, why)
+        })
     }
+}
+
+/// Queues a record; the headers come back with a refusal.
+fn queue(
+    (ticket, topic, key, payload): (Ticket, &str, &[u8], &[u8]),
+    headers: Option<OwnedHeaders>,
+    producer: &Producer,
+    flight: &Flight,
+) -> Result<(), (Option<OwnedHeaders>, NotTaken)> {
+    let mut record = BaseRecord::with_opaque_to(topic, ticket.into()).key(key).payload(payload);
+    record.headers = headers;
+    flight.one_more();
+    let Err((error, record)) = producer.send(record) else { return Ok(()) };
+    flight.one_less();
+    let why = match error {
+        KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => NotTaken::Full,
+        other => NotTaken::Refused(other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
+    };
+    Err((record.headers, why))
+}
+
+/// A batch's lines, rendered before their turn. They lie in pieces, each given back as soon as its lines are queued:
+/// librdkafka has its own copy, and the two together would be the largest thing in memory.
+#[derive(Debug)]
+pub(in crate::forward) struct Lines {
+    pieces: VecDeque<Piece>,
+    gateway: Arc<str>,
+    /// How many of the first piece went out.
+    gone: usize,
+}
+
+/// Lines one behind the other.
+#[derive(Debug)]
+struct Piece {
+    payloads: Vec<u8>,
+    ends: Vec<End>,
+}
+
+/// Where a line ends, and what it is.
+#[derive(Debug)]
+struct End {
+    nth: usize,
+    id: Uuid,
+    key: Arc<str>,
+    end: usize,
+}
+
+impl Piece {
+    fn new() -> Piece {
+        Piece { payloads: Vec::with_capacity(PIECE_BYTES), ends: Vec::with_capacity(PIECE_BYTES / USUAL_BYTES) }
+    }
+
+    /// Whether a usual line fits in.
+    fn has_room(&self) -> bool {
+        self.payloads.len() + USUAL_BYTES <= PIECE_BYTES
+    }
+}
+
+impl Lines {
+    /// Renders a whole batch. `None` when its basis is unknown.
+    pub(in crate::forward) fn of(batch: &mut Batch) -> Option<Lines> {
+        let gateway = batch.gateway()?;
+        let (first, mut pieces, mut piece) = (batch.range.first, VecDeque::new(), Piece::new());
+        let known = batch.fill(|sequence, event| {
+            if !piece.has_room() {
+                pieces.push_back(std::mem::replace(&mut piece, Piece::new()));
+            }
+            value(&mut piece.payloads, event);
+            let (key, end) = (event.device_id.clone(), piece.payloads.len());
+            piece.ends.push(End { nth: nth(sequence, first), id: event.event_id, key, end });
+            ControlFlow::Continue(())
+        });
+        pieces.push_back(piece);
+        known.then_some(Lines { pieces, gateway, gone: 0 })
+    }
+
+    /// Hands out the next lines until `each` breaks. `true`: none is left.
+    fn hand_out(&mut self, each: &mut impl FnMut(Line<'_>) -> ControlFlow<()>) -> bool {
+        while let Some(Piece { payloads, ends }) = self.pieces.front() {
+            let mut start = self.gone.checked_sub(1).map_or(0, |last| ends[last].end);
+            while let Some(End { nth, id, key, end }) = ends.get(self.gone) {
+                self.gone += 1;
+                let line = Line { nth: *nth, id: *id, key, payload: &payloads[start..*end], gateway: &self.gateway };
+                start = *end;
+                if each(line).is_break() {
+                    return false;
+                }
+            }
+            self.pieces.pop_front();
+            self.gone = 0;
+        }
+        true
+    }
+}
+
+/// Hands out the batch's next lines until `each` breaks: those that were rendered ahead, or each as it is rendered. `false`
+/// when the batch's basis is unknown.
+pub(super) fn lines(batch: &mut Batch, mut each: impl FnMut(Line<'_>) -> ControlFlow<()>) -> bool {
+    if let Prepared::Kafka(mut lines) = std::mem::take(&mut batch.prepared) {
+        if !lines.hand_out(&mut each) {
+            batch.prepared = Prepared::Kafka(lines);
+        }
+        return true;
+    }
+    let (first, mut room) = (batch.range.first, Vec::new());
+    batch.fill(|sequence, event| {
+        room.clear();
+        value(&mut room, event);
+        each(Line {
+            nth: nth(sequence, first),
+            id: event.event_id,
+            key: &event.device_id,
+            payload: &room,
+            gateway: &event.gateway_id,
+        })
+    })
+}
+
+/// Appends the record's value.
+fn value(into: &mut Vec<u8>, event: &Event) {
+    json::line(into, event);
+    // The line feed belongs to files.
+    into.pop();
+}
+
+/// Counted from the range's first observation.
+pub(super) fn nth(sequence: Sequence, first: Sequence) -> usize {
+    usize::try_from(sequence.saturating_sub(first)).unwrap_or(usize::MAX)
 }
 
 /// Goes on while there is nothing to stop for.

@@ -12,7 +12,7 @@ use crate::forward::refusal::Refusal;
 
 use super::client::{MOST_RECORDS, TRANSACTION_TIMEOUT};
 use super::open::Open;
-use super::record::{NotTaken, Row};
+use super::record::{Line, NotTaken, Row};
 use super::{survey, words};
 
 /// All reports must be in by then; what is left of the timeout is for the commit.
@@ -59,13 +59,24 @@ impl<'a> Transaction<'a> {
         Ok(transaction)
     }
 
-    /// Queues a row; waits while the queue is full. Returns the value's room.
-    pub(super) fn send(&self, topic: &str, mut row: Row) -> Result<Vec<u8>, NotTaken> {
+    /// Queues a line; waits while the queue is full.
+    pub(super) fn send(&self, topic: &str, line: Line<'_>) -> Result<(), NotTaken> {
+        self.taken(topic, line.send(topic, &self.open.producer, &self.open.shared.events))
+    }
+
+    /// The same of a row.
+    fn send_row(&self, topic: &str, row: Row) -> Result<(), NotTaken> {
+        self.taken(topic, row.send(topic, &self.open.producer, &self.open.shared.events))
+    }
+
+    fn taken(&self, topic: &str, mut sent: Result<(), (Row, NotTaken)>) -> Result<(), NotTaken> {
         let events = &self.open.shared.events;
         loop {
-            match row.send(topic, &self.open.producer, events) {
-                Ok(room) => return Ok(room),
-                Err((back, NotTaken::Full)) if events.wait(MOST_RECORDS as usize / 2, self.reports_by()) => row = back,
+            match sent {
+                Ok(()) => return Ok(()),
+                Err((row, NotTaken::Full)) if events.wait(MOST_RECORDS as usize / 2, self.reports_by()) => {
+                    sent = row.send(topic, &self.open.producer, events);
+                }
                 Err((_, why)) => return Err(why),
             }
         }
@@ -141,7 +152,7 @@ impl<'a> Transaction<'a> {
     /// Sends rows to see whether they are taken, and takes all back. `None`: all are.
     pub(super) fn probe(self, topic: &str, rows: &[Row]) -> Result<Option<RDKafkaErrorCode>, Failure> {
         for row in rows.iter() {
-            self.send(topic, row.again()).map_err(|why| self.stopped(why))?;
+            self.send_row(topic, row.again()).map_err(|why| self.stopped(why))?;
         }
         if !self.reported() {
             return Err(self.silent());

@@ -156,7 +156,7 @@ fn servers() -> PathBuf {
 }
 
 /// The repository: the tests of its other crates use this rig too.
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     package.ancestors().find(|folder| folder.join("tests/servers").is_dir()).unwrap_or(package)
 }

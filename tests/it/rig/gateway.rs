@@ -39,7 +39,7 @@ impl Hub {
 
     /// `biogate --config ... arguments`.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_biogate"));
+        let mut command = Command::new(program());
         command.arg("--config").arg(self.config()).args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
@@ -156,6 +156,12 @@ impl Drop for Hub {
     }
 }
 
+/// The program. Cargo tells the gateway's own tests where it is; those of the workspace's other crates find it beside them.
+pub(crate) fn program() -> PathBuf {
+    let beside = || std::env::current_exe().ok()?.ancestors().nth(2).map(|folder| folder.join("biogate"));
+    option_env!("CARGO_BIN_EXE_biogate").map(PathBuf::from).or_else(beside).expect("a folder of programs")
+}
+
 /// Each destination's tally in a stat.
 pub(crate) fn destinations(stat: &Value) -> Vec<(String, Value)> {
     let list = stat["ledger"]["destinations"].as_array().cloned().unwrap_or_default();
@@ -198,13 +204,15 @@ pub(crate) fn lines_of(dir: &Path) -> Vec<Value> {
     lines_named(dir, "events-")
 }
 
-/// Lines of all its NDJSON files whose names begin so.
+/// Lines of all its NDJSON files whose names begin so. One that is still being written, or was when the gateway was
+/// killed, has no end and is none yet.
 pub(crate) fn lines_named(dir: &Path, prefix: &str) -> Vec<Value> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
     files.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
     files.sort();
-    let text: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let whole = |text: String| text.rfind('\n').map(|end| text[..=end].to_owned());
+    let text: String = files.iter().filter_map(|file| whole(std::fs::read_to_string(file).ok()?)).collect();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect()
 }

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::clickhouse::root;
 use super::{DEADLINE, missing};
 
 /// Running brokers. Those of the test's own are killed and removed with it.
@@ -270,7 +271,7 @@ fn block_on<T: Send, F: Future<Output = T>>(ask: impl FnOnce() -> F + Send) -> T
 }
 
 fn script(verb: &str, dir: &Path, arguments: &[&str]) -> Output {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers/kafka/kafka.sh");
+    let script = root().join("tests/servers/kafka/kafka.sh");
     Command::new("bash").arg(script).arg(verb).arg(dir).args(arguments).output().unwrap()
 }
 
@@ -284,7 +285,7 @@ fn lib() -> Option<&'static Path> {
     static LIB: OnceLock<Option<PathBuf>> = OnceLock::new();
     LIB.get_or_init(|| {
         let dir = std::env::var_os("BIOGATE_TEST_SERVERS").map(PathBuf::from);
-        let dir = dir.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-servers"));
+        let dir = dir.unwrap_or_else(|| root().join("target/test-servers"));
         let dir = dir.join("kafka");
         script("install", &dir, &[]).status.success().then_some(dir)
     })

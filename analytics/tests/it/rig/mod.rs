@@ -3,18 +3,48 @@
 #[path = "../../../../tests/it/rig/clickhouse.rs"]
 #[allow(dead_code, reason = "the gateway's tests use the rest")]
 pub(crate) mod clickhouse;
+#[path = "../../../../tests/it/rig/gateway.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod gateway;
+#[path = "../../../../tests/it/rig/kafka.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod kafka;
+#[path = "../../../../tests/it/rig/mosquitto.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod mosquitto;
+#[path = "../../../../tests/it/rig/pty.rs"]
+#[allow(dead_code, reason = "the gateway's tests use the rest")]
+pub(crate) mod pty;
+pub(crate) mod server;
 
-use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use biogate::forward::clickhouse::schema;
 use biogate_analytics::warehouse::{Limits, Settings, Warehouse};
 use clickhouse::Engine;
+use tokio::sync::Mutex;
+
+/// Every wait in a test ends after this long.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// An engine whose database holds the landing zone.
 pub(crate) async fn landing_zone() -> Option<Engine> {
     let engine = Engine::shared()?;
     engine.make_database();
     schema::apply(&engine.settings()).await.unwrap();
+    Some(engine)
+}
+
+/// The same for tests that write nothing: those that run at the same time share one, because it takes a while to make.
+pub(crate) async fn empty_zone() -> Option<Arc<Engine>> {
+    static SHARED: Mutex<Weak<Engine>> = Mutex::const_new(Weak::new());
+    let mut shared = SHARED.lock().await;
+    if let Some(engine) = shared.upgrade() {
+        return Some(engine);
+    }
+    let engine = Arc::new(landing_zone().await?);
+    *shared = Arc::downgrade(&engine);
     Some(engine)
 }
 
@@ -45,10 +75,11 @@ pub(crate) fn missing(part: &str) {
     }
 }
 
-/// A folder of this test's own, and a file in it.
-pub(crate) fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, text).unwrap();
-    (folder, path)
+/// Waits until `holds`; panics with `what` at the deadline.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + DEADLINE;
+    while !holds().await {
+        assert!(Instant::now() < end, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
