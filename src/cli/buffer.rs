@@ -21,7 +21,7 @@ use crate::store::Store;
 pub(super) enum BufferCommand {
     /// How much waits for whom, how much room is left, and what the seconds of each device's last day were
     Stat(OutputArgs),
-    /// Reads every record and checks it
+    /// Reads every record of the queue and of the reports and checks it; exit code 1 where one is damaged
     Verify(OutputArgs),
     /// Prints the oldest kept events, one JSON line each, as they would be sent now
     Export(ListArgs),
@@ -110,8 +110,8 @@ async fn verify(config: &Config, as_json: bool) -> anyhow::Result<ExitCode> {
     } else {
         flat("verify", &report).iter().for_each(|line| println!("{line}"));
     }
-    let damaged = report["damaged"].as_u64().unwrap_or(0);
-    Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let is_sound = report["faults"].as_array().is_some_and(Vec::is_empty);
+    Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 #[allow(clippy::print_stdout, reason = "this command reports to a person")]

@@ -350,6 +350,8 @@ pub struct Verified {
     pub chunks: u64,
     /// Observations in them.
     pub observations: u64,
+    /// Rows beside the events, in records of their own.
+    pub reports: u64,
     /// What does not fit, each in a sentence.
     pub faults: Vec<String>,
 }

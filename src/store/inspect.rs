@@ -3,6 +3,7 @@
 use super::generation::Generation;
 use super::queue::Queue;
 use super::record;
+use super::reports::read_record;
 use super::{Chunk, Error, Sequence, Verified};
 
 impl Queue {
@@ -37,7 +38,37 @@ impl Queue {
             }
             self.close_unneeded();
         }
+        self.verify_reports(&mut verified)?;
         Ok(verified)
+    }
+
+    /// The same of the rows beside the events.
+    fn verify_reports(&mut self, verified: &mut Verified) -> Result<(), Error> {
+        for kept in self.own.reports.kept.clone() {
+            let number = kept.generation;
+            verified.generations += 1;
+            let Some(open) = self.reports.reading(number, &mut self.codec, &kept.first)? else {
+                verified.faults.push(format!("nothing is left of generation {number} of the reports"));
+                continue;
+            };
+            for nth in 0..open.generation.records {
+                // The first record of a generation may say nothing.
+                let is_empty = |value: sled::IVec| record::parse(&value).is_ok_and(|parsed| parsed.tail.is_empty());
+                match read_record(&open.generation, nth, &mut self.codec) {
+                    Some((_, reports)) => {
+                        verified.records += 1;
+                        verified.reports += reports.len() as u64;
+                    }
+                    None if open.generation.get(nth).is_ok_and(is_empty) => verified.records += 1,
+                    None => {
+                        let fault = format!("generation {number} of the reports, record {nth}: it cannot be read");
+                        verified.faults.push(fault);
+                    }
+                }
+            }
+        }
+        self.reports.close();
+        Ok(())
     }
 
     /// Chunks with sequences after `after`, oldest first.

@@ -64,8 +64,8 @@ pub(super) struct ReportTotals {
 /// One generation: of each kind the first number and one past the last.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct KeptReports {
-    generation: u64,
-    first: PerKind,
+    pub(super) generation: u64,
+    pub(super) first: PerKind,
     end: PerKind,
 }
 
@@ -101,8 +101,8 @@ impl ReportTotals {
 }
 
 /// A generation and, of each of its records, the numbers that the next one goes on with.
-struct OpenReports {
-    generation: Generation,
+pub(super) struct OpenReports {
+    pub(super) generation: Generation,
     first: PerKind,
     ends: Vec<PerKind>,
 }
@@ -222,13 +222,18 @@ impl Reports {
     }
 
     /// Closes everything: nobody needs it soon.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.close_newest();
         self.older = None;
     }
 
     /// The generation of this number; `None` when nothing is left of it.
-    fn reading(&mut self, number: u64, codec: &mut Codec, next: &PerKind) -> Result<Option<&OpenReports>, Error> {
+    pub(super) fn reading(
+        &mut self,
+        number: u64,
+        codec: &mut Codec,
+        next: &PerKind,
+    ) -> Result<Option<&OpenReports>, Error> {
         self.unread = false;
         if number == self.highest() {
             self.open_newest(codec, next)?;
@@ -391,7 +396,7 @@ impl Queue {
 }
 
 /// The numbers that a record's reports begin with, and the reports. `None` when it is damaged, or has none.
-fn read_record(generation: &Generation, number: u32, codec: &mut Codec) -> Option<(PerKind, Vec<Report>)> {
+pub(super) fn read_record(generation: &Generation, number: u32, codec: &mut Codec) -> Option<(PerKind, Vec<Report>)> {
     let value = generation.get(number).ok()?;
     let parsed = record::parse(&value).ok()?;
     if parsed.tail.is_empty() {

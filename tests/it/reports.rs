@@ -356,3 +356,24 @@ fn what_a_full_store_removed_is_told_per_device() {
     assert!(gap["count"].as_u64() > Some(0) && gap["from_time"].as_i64() <= gap["to_time"].as_i64(), "{gap}");
     hub.kill();
 }
+
+#[test]
+fn verify_reads_reports_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = folder.path().join("ttyUSB0");
+    let mut line = Pty::plug(&port);
+    // Nobody listens at the warehouse, so what is said stays.
+    let dead = "[[destination]]\nname = \"warehouse\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n";
+    let mut hub = hub(&port, dead);
+    hub.start();
+    wait_for(SOON, || {
+        line.send(b"HR:72\n");
+        (!said(&hub, Kind::Status).is_empty() && !lines_of(&hub.dir.path().join("archive")).is_empty()).then_some(())
+    })
+    .expect("a heartbeat and an event");
+    assert_eq!(hub.stop(), 0, "{}", hub.log());
+    let (code, out, error) = hub.output(&["buffer", "verify", "--json"]);
+    let sound: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{error}"));
+    assert_eq!((code, &sound["faults"]), (0, &json!([])), "{sound}");
+    assert!(sound["reports"].as_u64() > Some(0) && sound["observations"].as_u64() > Some(0), "{sound}");
+}

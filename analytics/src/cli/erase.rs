@@ -69,11 +69,12 @@ impl Erase {
         let warehouse = admin(file)?;
         let (how, options) = (&self.how, self.how.options());
         runtime()?.block_on(async {
-            let orders = match self.user {
-                Some(user) => vec![Order::Erase { user }],
+            let (orders, given_up) = match self.user {
+                Some(user) => (vec![Order::Erase { user }], 0),
                 None => late(&warehouse, &options).await?,
             };
-            let mut code = ExitCode::SUCCESS;
+            // Rows under a pseudonym that was given up are left, whatever becomes of the others.
+            let mut code = if given_up == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
             for order in orders {
                 if how.carry_out(&warehouse, &order, &options).await? != ExitCode::SUCCESS {
                     code = ExitCode::FAILURE;
@@ -84,8 +85,8 @@ impl Erase {
     }
 }
 
-/// Who is to be erased once more. A pseudonym that was given up is named: only who gave it up knows the new one.
-async fn late(warehouse: &Warehouse, options: &Options) -> anyhow::Result<Vec<Order>> {
+/// Who is to be erased once more. Pseudonyms that were given up are named, and counted: only who gave one up knows the new.
+async fn late(warehouse: &Warehouse, options: &Options) -> anyhow::Result<(Vec<Order>, usize)> {
     let found = erase::late(warehouse, options).await?;
     let mut given_up = 0;
     let mut orders = Vec::new();
@@ -107,7 +108,7 @@ async fn late(warehouse: &Warehouse, options: &Options) -> anyhow::Result<Vec<Or
     if orders.is_empty() && given_up > 0 {
         bail!("{given_up} pseudonyms that were given up have rows again; the log lines above name them");
     }
-    Ok(orders)
+    Ok((orders, given_up))
 }
 
 impl Repseudonymise {

@@ -76,7 +76,7 @@ pub async fn plan(warehouse: &Warehouse, order: &Order, options: &Options) -> Re
     let found = zone.found(order.user()).await?;
     let mentions = scan::mentions(&zone, order.user()).await?;
     let mut report = Report::new(order.kind(), Uuid::nil(), found.clone());
-    report.mentions = scan::not_counted(&zone, mentions);
+    report.mentions = scan::not_counted(&found.tables, mentions);
     report.elsewhere = elsewhere::places(&zone, order.user(), &found).await?;
     report.settle(&found.tables);
     Ok(report)
@@ -91,7 +91,8 @@ pub async fn run(warehouse: &Warehouse, order: &Order, options: &Options) -> Res
     let left = loop {
         round(&zone, order, &mut state, end).await?;
         let left = zone.counted(order.user()).await?;
-        if left.values().all(|rows| *rows == 0) {
+        // Where only rows are left that no round can change, another one would not end either.
+        if left.iter().all(|(table, rows)| *rows == 0 || !zone.can_be_cleared(table, order.kind())) {
             break left;
         }
         if !wait_for(&zone, order, options, end).await? {
@@ -107,7 +108,7 @@ pub async fn run(warehouse: &Warehouse, order: &Order, options: &Options) -> Res
     let mut report = Report::new(order.kind(), state.erasure, state.found.clone());
     report.rounds = state.round;
     report.elsewhere = elsewhere::places(&zone, order.user(), &state.found).await?;
-    report.mentions = scan::not_counted(&zone, scan::mentions(&zone, order.user()).await?);
+    report.mentions = scan::not_counted(&left, scan::mentions(&zone, order.user()).await?);
     report.settle(&left);
     report.is_done = is_done && report.mentions.is_empty();
     Ok(report)
@@ -193,6 +194,6 @@ async fn mask(zone: &Zone<'_>, order: &Order, end: Instant) -> Result<(), Error>
 fn rows_of(table: &Table) -> String {
     match table.column(zone::PERSON).map(|column| column.kind.as_str()) {
         Some(kind) if kind.contains("UUID") => format!("{} = {{user:UUID}}", zone::PERSON),
-        _ => format!("lower(toString({})) = {{user:String}}", zone::PERSON),
+        _ => format!("replaceAll(lower(toString({})), '-', '') = replaceAll({{user:String}}, '-', '')", zone::PERSON),
     }
 }

@@ -32,11 +32,11 @@ pub(super) async fn mentions(zone: &Zone<'_>, user: Uuid) -> Result<Vec<Mention>
     Ok(found)
 }
 
-/// Without those of the person's own rows, which the report counts table by table.
-pub(super) fn not_counted(zone: &Zone<'_>, mentions: Vec<Mention>) -> Vec<Mention> {
-    let is_counted = |mention: &Mention| {
-        mention.column == PERSON && (mention.table == OWN || zone.table(&mention.table).is_some())
-            || mention.table == OWN && mention.column == "to_user"
+/// Without those of the person's own rows, which the report counts table by table; `counts`: how many it has of each.
+pub(super) fn not_counted(counts: &BTreeMap<String, u64>, mentions: Vec<Mention>) -> Vec<Mention> {
+    let is_counted = |mention: &Mention| match mention.table == OWN {
+        true => [PERSON, "to_user"].contains(&mention.column.as_str()),
+        false => mention.column == PERSON && counts.get(&mention.table).is_some_and(|rows| mention.rows <= *rows),
     };
     mentions.into_iter().filter(|mention| !is_counted(mention)).collect()
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::state::Found;
-use super::{Error, Options, rows_of};
+use super::{Error, Kind, Options, rows_of};
 use crate::warehouse::Warehouse;
 
 /// The column that says whose a row is.
@@ -143,6 +143,13 @@ impl<'a> Zone<'a> {
     /// Those that say whose a row is.
     pub(super) fn tables_of_persons(&self) -> impl Iterator<Item = &Table> {
         self.tables.iter().filter(|table| table.name != OWN && table.column(PERSON).is_some())
+    }
+
+    /// Whether a round can take the person out of the table.
+    pub(super) fn can_be_cleared(&self, name: &str, kind: Kind) -> bool {
+        let Some(table) = self.table(name) else { return false };
+        let is_key = table.column(PERSON).is_some_and(|column| column.in_key);
+        table.is_merge_tree && (kind == Kind::Erase || known(name).is_some() || !is_key)
     }
 
     /// Rows of a reading statement.

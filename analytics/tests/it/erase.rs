@@ -126,6 +126,11 @@ async fn an_erased_person_is_gone_everywhere_and_nobody_else_is_touched() {
     engine.sql(&format!("INSERT INTO notes VALUES ('{ANNA}', 'a'), ('{BEN}', 'b')"));
     engine.sql("CREATE TABLE letters (id UInt8, text String) ENGINE = MergeTree ORDER BY id");
     engine.sql(&format!("INSERT INTO letters VALUES (1, 'about {}, again'), (2, 'about nobody')", ANNA.simple()));
+    // Her pseudonym as a text that is part of the key, without hyphens; and in the JSON of a table that is not hers.
+    engine.sql("CREATE TABLE badges (user_id String, n UInt8) ENGINE = MergeTree ORDER BY user_id");
+    engine.sql(&format!("INSERT INTO badges VALUES ('{}', 1), ('{BEN}', 2)", ANNA.simple().to_string().to_uppercase()));
+    engine.sql("CREATE TABLE forms (id UInt8, form JSON) ENGINE = MergeTree ORDER BY id");
+    engine.sql(&format!("INSERT INTO forms VALUES (1, '{{\"ward\":{{\"who\":\"{ANNA}\",\"bed\":3}}}}')"));
     assert_eq!(complaints(&engine), "");
     let (ben, ben_hours) = (lasting(&engine, BEN), hours(&engine, BEN));
     assert!(!nothing(&rows(&engine, ANNA)) && !hours(&engine, ANNA).is_empty());
@@ -141,9 +146,16 @@ async fn an_erased_person_is_gone_everywhere_and_nobody_else_is_touched() {
     assert_eq!(complaints(&engine), "", "what was erased is not lost");
     let text = "SELECT text FROM letters ORDER BY id";
     assert_eq!(engine.sql(text), format!("about {}, again\nabout nobody\n", Uuid::nil()));
-    for (table, before) in
-        [("biometric_events", 2 * EVENTS), ("user_activity", 30), ("device_assignments", 1), ("notes", 1)]
-    {
+    assert_eq!(engine.sql("SELECT user_id, n FROM badges").trim(), format!("{BEN}\t2"));
+    let form = engine.sql("SELECT form.ward.who, form.ward.bed FROM forms");
+    assert_eq!(form.trim(), format!("{}\t3", Uuid::nil()));
+    for (table, before) in [
+        ("biometric_events", 2 * EVENTS),
+        ("user_activity", 30),
+        ("device_assignments", 1),
+        ("notes", 1),
+        ("badges", 1),
+    ] {
         let row = of(&report, table);
         assert_eq!((row.before, row.taken, row.left), (before, before, 0), "{table}");
     }
@@ -326,6 +338,33 @@ async fn the_command_reports_in_words_and_in_json() {
     assert!(late.status.success() && text(&late).contains("no rows came"), "{}", text(&late));
     let refused = program(&config, &["repseudonymise", "--user", &user, "--to", &user]).output().unwrap();
     assert!(!refused.status.success() && text(&refused).contains("write another pseudonym"), "{}", text(&refused));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_something_is_left_the_command_says_what_and_fails() {
+    let Some(engine) = ward().await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path(), &engine);
+    // No row of such a table can be changed.
+    engine.sql("CREATE TABLE lists (user_id UUID) ENGINE = Log");
+    engine.sql(&format!("INSERT INTO lists VALUES ('{ANNA}')"));
+    let done = program(&config, &["erase", "--user", &ANNA.to_string(), "--json"]).output().unwrap();
+    assert_eq!(done.status.code(), Some(1), "{}", text(&done));
+    let report: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let left: Vec<_> = report["tables"].as_array().unwrap().iter().filter(|row| row["left"] != 0).collect();
+    assert!(left.len() == 1 && left[0]["table"] == "lists" && report["is_done"] == false, "{report}");
+    engine.sql("DROP TABLE lists");
+    let done = program(&config, &["erase", "--user", &ANNA.to_string()]).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    // A pseudonym that was given up has rows again: only who gave it up can move them.
+    let (ben, carla) = (BEN.to_string(), CARLA.to_string());
+    let moved = program(&config, &["repseudonymise", "--user", &ben, "--to", &carla]).output().unwrap();
+    assert!(moved.status.success(), "{}", text(&moved));
+    events(&engine, BEN, "watch", "0c", 0);
+    events(&engine, ANNA, "strap", "0a", 0);
+    let late = program(&config, &["erase", "--late"]).output().unwrap();
+    assert_eq!(late.status.code(), Some(1), "{}", text(&late));
+    assert_eq!(lasting(&engine, ANNA).iter().filter(|row| !row.ends_with(" 0\t0")).count(), 0);
 }
 
 /// SIGKILL at later and later instants: whatever the order left half done, the next run ends it, and no number is wrong.
