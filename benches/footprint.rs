@@ -2,7 +2,8 @@
 //! frame a second, and what it writes.
 //!
 //! `cargo bench --bench footprint -- [--seconds S] [--starts N] [--dir DIR] [--archive DIR]`; S is 20 and N is 5 by
-//! default. Ten devices are serial lines (ptys), ten publish to a mosquitto of the bench's own. For what the store alone
+//! default. `BIOGATE_WITH=FILE` adds the sections of that file to the configuration of the long run: further destinations
+//! and rooms. Ten devices are serial lines (ptys), ten publish to a mosquitto of the bench's own. For what the store alone
 //! writes to the block layer, give `--dir` a file system of its own and `--archive` another.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
@@ -47,6 +48,18 @@ fn main() {
 
 /// A gateway with serial lines and a broker.
 fn gateway(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], commit_interval: &str) -> Child {
+    gateway_with(dir, archive, broker, lines, commit_interval, "")
+}
+
+/// The same with further sections of its configuration.
+fn gateway_with(
+    dir: &Path,
+    archive: &Path,
+    broker: &Broker,
+    lines: &[Line],
+    commit_interval: &str,
+    further: &str,
+) -> Child {
     fs::create_dir(dir).unwrap();
     let mut text = configuration(dir, archive, commit_interval);
     text += &format!("\n[[mqtt]]\nname = \"ward\"\nurl = \"{}\"\n", broker.url());
@@ -58,6 +71,7 @@ fn gateway(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], commit_i
              user_id = \"6f1c7a52-6a0e-4f8e-9a57-0d6f7f0e5a11\"\n"
         );
     }
+    text += further;
     let config = dir.join("biogate.toml");
     fs::write(&config, text).unwrap();
     biogate(&config, &["run"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -95,7 +109,8 @@ fn archived(archive: &Path) -> u64 {
 }
 
 fn run(dir: &Path, archive: &Path, broker: &Broker, lines: &[Line], seconds: u64) {
-    let child = gateway(dir, archive, broker, lines, "4 s");
+    let further = std::env::var_os("BIOGATE_WITH").map(|file| fs::read_to_string(file).unwrap());
+    let child = gateway_with(dir, archive, broker, lines, "4 s", &further.unwrap_or_default());
     let pid = child.id();
     std::thread::sleep(Duration::from_secs(3));
     let idle_from = cpu(pid);

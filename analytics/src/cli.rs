@@ -12,6 +12,7 @@ use crate::api::openapi;
 use crate::config;
 
 mod dashboards;
+mod erase;
 mod serve;
 mod token;
 
@@ -35,6 +36,10 @@ enum Command {
     /// Tokens of the Query API
     #[command(subcommand)]
     Token(token::Command),
+    /// Take a person out of every table, and say what is left elsewhere
+    Erase(erase::Erase),
+    /// Give a person another pseudonym in every table
+    Repseudonymise(erase::Repseudonymise),
     /// Dashboards as code: the files of deploy/dashboards in Metabase
     #[command(subcommand)]
     Dashboards(dashboards::Command),
@@ -49,6 +54,8 @@ impl Arguments {
             Command::Check => serve::check(&self.config),
             Command::Serve => serve::run(&self.config),
             Command::Token(command) => command.run(),
+            Command::Erase(command) => command.run(&self.config),
+            Command::Repseudonymise(command) => command.run(&self.config),
             Command::Dashboards(command) => command.run(&self.config),
             Command::Openapi => {
                 say(&serde_json::to_string_pretty(&openapi::describe())?);

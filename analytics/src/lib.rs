@@ -13,3 +13,4 @@ pub mod token;
 pub mod api;
 
 pub mod dashboards;
+pub mod erase;

@@ -114,7 +114,7 @@ pub fn checked(query: &str) -> Result<&str, String> {
     }
     let statement = rest.trim_end();
     let statement = statement.strip_suffix(';').map_or(statement, str::trim_end);
-    let first: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    let first: String = statement.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     if !FIRST.iter().any(|word| word.eq_ignore_ascii_case(&first)) {
         return Err(format!("a statement begins with {}; found {first:?}", FIRST.join(", ")));
     }

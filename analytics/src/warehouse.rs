@@ -221,7 +221,13 @@ impl Warehouse {
     /// Runs a statement that writes. Only the commands of `[admin]` do that.
     pub async fn execute(&self, sql: &str, params: &[(&str, &str)]) -> Result<(), Error> {
         let limits = self.limits;
-        let settings = vec![("max_execution_time", seconds(limits.time)), ("wait_end_of_query", "1".to_owned())];
+        let settings = vec![
+            ("max_execution_time", seconds(limits.time)),
+            ("wait_end_of_query", "1".to_owned()),
+            // Of tables over shards: what was written is there when the answer comes, and IN looks at all shards.
+            ("distributed_foreground_insert", "1".to_owned()),
+            ("distributed_product_mode", "global".to_owned()),
+        ];
         self.post(sql, written(params), settings).await.map(|_| ())
     }
 

@@ -6,6 +6,7 @@ mod connections;
 mod dashboards;
 mod docs;
 mod end_to_end;
+mod erase;
 mod fuzz;
 mod gate;
 mod openapi;

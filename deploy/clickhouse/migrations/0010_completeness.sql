@@ -4,7 +4,7 @@
 
 -- Every hub and hour of which anything is known.  A hub speaks of each device for itself, and at its own time, so the
 -- devices are compared one by one and then put together: what one lacks and another has too much does not cancel out.
--- sent: events that the hub has delivered; stored: rows here of the devices that it spoke of; lacking: rows that are missing
+-- sent: events that the hub has delivered, without those that were erased since (0005_erasure.sql); stored: rows here of the devices that it spoke of; lacking: rows that are missing
 -- here (below zero: none is missing, and there are more than were sent); unsaid: rows here of devices that it did not speak
 -- of yet; lost: events that will never come; refused: readings that lie in the hub's quarantine.  lost and refused stand at
 -- the hour in which a gap begins; gaps: how many gaps touch the hour, so that its later hours are named, too.
@@ -32,9 +32,8 @@ FROM (
         SELECT gateway_id, device_id, hour, sum(n_sent) AS d_sent, sum(n_stored) AS d_stored, groupBitXor(x) AS ids,
                max(said) AS is_said, is_said AND max(at) <= now64(3,'UTC') - INTERVAL 10 MINUTE AS judged
         FROM (
-            SELECT toString(gateway_id) AS gateway_id, toString(device_id) AS device_id, toDateTime(toStartOfHour(hour), 'UTC') AS hour,
-                   count AS n_sent, toUInt64(0) AS n_stored, ids_xor AS x, toUInt8(1) AS said, said_at AS at
-            FROM reconciliation FINAL
+            SELECT gateway_id, device_id, hour, count AS n_sent, toUInt64(0) AS n_stored, ids_xor AS x, toUInt8(1) AS said, said_at AS at
+            FROM reconciliation_owed
             UNION ALL
             SELECT toString(gateway_id) AS gateway_id, toString(device_id) AS device_id, toDateTime(toStartOfHour(timestamp), 'UTC') AS hour,
                    toUInt64(0) AS n_sent, count() AS n_stored, groupBitXor(toUInt128(event_id)) AS x, toUInt8(0) AS said,

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::DEFAULT_TABLE;
-use super::declared::{Declared, Kind};
+use super::declared::{self, Declared, Kind};
 use super::migrations;
 
 /// How long a replicated table remembers inserts by their tokens: a gateway may be offline that long.
@@ -17,54 +17,70 @@ const WINDOW_SECONDS: u32 = 604_800;
 
 /// The statements that make the landing zone on this cluster, in their order. The database's name is part of them.
 pub(super) fn statements(cluster: &str, database: &str) -> Vec<String> {
-    let form = Form { cluster, database, per_shard: per_shard() };
-    migrations::statements(DEFAULT_TABLE).iter().flat_map(|statement| form.of(statement)).collect()
+    let statements = migrations::statements(DEFAULT_TABLE);
+    let made = declared::all(&statements);
+    let form = Form { cluster, database, per_shard: per_shard(&made), halved: halved(&made) };
+    statements.iter().flat_map(|statement| form.of(statement)).collect()
 }
 
 /// The tables whose rows lie on the shard of their person, and the views that ask only these.
-fn per_shard() -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
+fn per_shard(made: &[Declared]) -> BTreeSet<String> {
     let mut others = BTreeSet::new();
-    for statement in migrations::statements(DEFAULT_TABLE) {
-        let Some(declared) = Declared::read(&statement) else { continue };
+    let mut names = BTreeSet::new();
+    for declared in made {
         let is_own = match declared.kind {
-            Kind::Table => !matches!(declared.first_key(), Some("gateway_id" | "name")),
+            Kind::Table => !matches!(declared.first_key(), Some("gateway_id" | "name" | "erasure" | "event_id")),
             Kind::View | Kind::Refreshed => !words(&declared.select).any(|word| others.contains(word)),
         };
-        if is_own { &mut names } else { &mut others }.insert(declared.name);
+        if is_own { &mut names } else { &mut others }.insert(declared.name.clone());
     }
     names
+}
+
+/// What has a local half under a Distributed table: every table, and the views that a shard answers alone.
+fn halved(made: &[Declared]) -> BTreeSet<String> {
+    let per_shard = per_shard(made);
+    let has_halves = |declared: &&Declared| match declared.kind {
+        Kind::Table => true,
+        Kind::View => per_shard.contains(&declared.name),
+        Kind::Refreshed => false,
+    };
+    made.iter().filter(has_halves).map(|declared| declared.name.clone()).collect()
 }
 
 struct Form<'a> {
     cluster: &'a str,
     database: &'a str,
     per_shard: BTreeSet<String>,
+    halved: BTreeSet<String>,
 }
 
 impl Form<'_> {
     fn of(&self, statement: &str) -> Vec<String> {
-        let Some(declared) = Declared::read(statement) else { return self.altered(statement) };
+        let Some(declared) = Declared::read(statement) else { return self.changed(statement) };
         let on = format!("ON CLUSTER '{}'", self.cluster);
         let name = declared.name.as_str();
-        let Some((_, rest)) = statement.split_once(&format!("IF NOT EXISTS {name}")) else { return Vec::new() };
+        let Some((create, rest)) = statement.split_once(&format!(" {name}")) else { return Vec::new() };
         match declared.kind {
             Kind::Table => {
                 let rest = self.replicated(&declared, rest);
-                vec![format!("CREATE TABLE IF NOT EXISTS {name}_local {on}{rest}"), self.distributed(&declared)]
+                let over = self.distributed("CREATE TABLE IF NOT EXISTS", &declared);
+                vec![format!("{create} {name}_local {on}{rest}"), over]
             }
-            Kind::View if self.per_shard.contains(name) => {
+            Kind::View if self.halved.contains(name) => {
                 let rest = self.localised(rest);
-                vec![format!("CREATE VIEW IF NOT EXISTS {name}_local {on}{rest}"), self.distributed(&declared)]
+                // Nobody writes there, so nothing is lost when it is made anew with the columns of a view that was.
+                let over = self.distributed(&create.replace("VIEW", "TABLE"), &declared);
+                vec![format!("{create} {name}_local {on}{rest}"), over]
             }
             Kind::View => {
                 // A subquery behind IN is asked once, and its answer sent to every shard.
                 let join = if declared.select.contains(" SETTINGS ") { ", " } else { "\nSETTINGS " };
-                vec![format!("CREATE VIEW IF NOT EXISTS {name} {on}{rest}{join}distributed_product_mode='global'")]
+                vec![format!("{create} {name} {on}{rest}{join}distributed_product_mode='global'")]
             }
             Kind::Refreshed => {
                 let rest = self.localised(rest);
-                vec![format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name} {on}{rest}")]
+                vec![format!("{create} {name} {on}{rest}")]
             }
         }
     }
@@ -84,29 +100,33 @@ impl Form<'_> {
     }
 
     /// The table over all shards, under the name that everybody knows.
-    fn distributed(&self, declared: &Declared) -> String {
+    fn distributed(&self, create: &str, declared: &Declared) -> String {
         let Form { cluster, database, .. } = self;
         let name = &declared.name;
         let key = match declared.first_key() {
-            Some(key @ ("user_id" | "gateway_id" | "name")) => format!(", cityHash64({key})"),
+            Some(key @ ("user_id" | "gateway_id" | "name" | "erasure" | "event_id")) => format!(", cityHash64({key})"),
             // Nobody writes there: each shard fills its own.
             _ => String::new(),
         };
         format!(
-            "CREATE TABLE IF NOT EXISTS {name} ON CLUSTER '{cluster}' AS {name}_local\n\
+            "{create} {name} ON CLUSTER '{cluster}' AS {name}_local\n\
              ENGINE = Distributed('{cluster}', '{database}', '{name}_local'{key})"
         )
     }
 
-    /// An ALTER of a table, for both of its halves.
-    fn altered(&self, statement: &str) -> Vec<String> {
-        let Some((name, rest)) =
-            statement.strip_prefix("ALTER TABLE ").and_then(|rest| rest.split_once(char::is_whitespace))
-        else {
+    /// What alters or drops something, for both of its halves where it has two.
+    fn changed(&self, statement: &str) -> Vec<String> {
+        let heads = ["ALTER TABLE ", "DROP VIEW IF EXISTS ", "DROP TABLE IF EXISTS "];
+        let Some((head, rest)) = heads.iter().find_map(|head| Some((*head, statement.strip_prefix(head)?))) else {
             return vec![statement.to_owned()];
         };
-        let on = format!("ON CLUSTER '{}'", self.cluster);
-        [format!("{name}_local"), name.to_owned()].map(|name| format!("ALTER TABLE {name} {on} {rest}")).into()
+        let (name, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+        let halves = if self.halved.contains(name) {
+            vec![format!("{name}_local"), name.to_owned()]
+        } else {
+            vec![name.to_owned()]
+        };
+        halves.iter().map(|name| format!("{head}{name} ON CLUSTER '{}'{rest}", self.cluster)).collect()
     }
 
     /// A select that asks the shard's own tables.
@@ -184,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_name_in_a_literal_stays() {
-        let form = Form { cluster: "c", database: "d", per_shard: ["t".to_owned()].into() };
+        let form = Form { cluster: "c", database: "d", per_shard: ["t".to_owned()].into(), halved: BTreeSet::new() };
         assert_eq!(
             form.localised("SELECT 't', a.t2 FROM t WHERE x IN (SELECT x FROM t)"),
             "SELECT 't', a.t2 FROM t_local WHERE x IN (SELECT x FROM t_local)"

@@ -20,6 +20,8 @@ pub(super) struct Column {
     pub(super) kind: String,
     /// `MATERIALIZED ...`, `DEFAULT ...`, `CODEC(...)`; empty where there is nothing more.
     pub(super) rest: String,
+    /// What it means, with an example; given by a statement of its own.
+    pub(super) comment: String,
 }
 
 /// A table or view.
@@ -27,7 +29,7 @@ pub(super) struct Column {
 pub(super) struct Declared {
     pub(super) kind: Kind,
     pub(super) name: String,
-    /// None of a view, and of a table that takes another one's.
+    /// Of a view those that have a comment, without their types. None of a table that takes another one's, but for these.
     pub(super) columns: Vec<Column>,
     /// What follows `ENGINE = `; empty for a view.
     pub(super) engine: String,
@@ -35,14 +37,83 @@ pub(super) struct Declared {
     pub(super) select: String,
 }
 
-const HEADS: [(&str, Kind); 3] = [
+const HEADS: [(&str, Kind); 5] = [
     ("CREATE TABLE IF NOT EXISTS ", Kind::Table),
+    ("CREATE OR REPLACE TABLE ", Kind::Table),
     ("CREATE VIEW IF NOT EXISTS ", Kind::View),
+    ("CREATE OR REPLACE VIEW ", Kind::View),
     ("CREATE MATERIALIZED VIEW IF NOT EXISTS ", Kind::Refreshed),
 ];
 
 /// The clauses behind an engine, in the order in which they are written.
 const CLAUSES: [&str; 4] = [" PARTITION BY ", " ORDER BY ", " TTL ", " SETTINGS "];
+
+/// What is there once all these statements have run, in the order in which it was made.
+pub(super) fn all(statements: &[String]) -> Vec<Declared> {
+    fold(statements).0
+}
+
+/// The same, and the statements that were not understood.
+fn fold(statements: &[String]) -> (Vec<Declared>, Vec<&str>) {
+    let (mut made, mut unread) = (Vec::<Declared>::new(), Vec::new());
+    for statement in statements {
+        let text = on_one_line(statement);
+        if let Some(declared) = Declared::read(statement) {
+            match made.iter_mut().find(|earlier| earlier.name == declared.name) {
+                None => made.push(declared),
+                Some(earlier) if text.starts_with("CREATE OR REPLACE ") => *earlier = declared,
+                // IF NOT EXISTS: the first one holds.
+                Some(_) => {}
+            }
+        } else if let Some(rest) = DROPS.iter().find_map(|drop| text.strip_prefix(drop)) {
+            made.retain(|earlier| Some(earlier.name.as_str()) != rest.split(' ').next());
+        } else if altered(&mut made, &text).is_none() {
+            unread.push(statement.as_str());
+        }
+    }
+    (made, unread)
+}
+
+const DROPS: [&str; 2] = ["DROP TABLE IF EXISTS ", "DROP VIEW IF EXISTS "];
+
+/// Carries out an `ALTER TABLE`: comments, and columns that a table gets later.
+fn altered(made: &mut [Declared], text: &str) -> Option<()> {
+    let (name, parts) = text.strip_prefix("ALTER TABLE ")?.split_once(' ')?;
+    let parts = match parts.strip_prefix("ON CLUSTER ") {
+        Some(on_cluster) => on_cluster.split_once(' ')?.1,
+        None => parts,
+    };
+    let table = made.iter_mut().find(|earlier| earlier.name == name.trim_matches('`'))?;
+    for part in items(parts) {
+        if let Some(added) = part.strip_prefix("ADD COLUMN IF NOT EXISTS ") {
+            let added = column(added)?;
+            if !table.columns.iter().any(|column| column.name == added.name) {
+                table.columns.push(added);
+            }
+            continue;
+        }
+        let (name, literal) = part.strip_prefix("COMMENT COLUMN IF EXISTS ")?.split_once(' ')?;
+        let comment = unquoted(literal)?;
+        match table.columns.iter_mut().find(|column| column.name == name) {
+            Some(column) => column.comment = comment,
+            None => {
+                table.columns.push(Column { name: name.to_owned(), kind: String::new(), rest: String::new(), comment })
+            }
+        }
+    }
+    Some(())
+}
+
+/// What a literal says.
+fn unquoted(literal: &str) -> Option<String> {
+    let inner = literal.strip_prefix('\'')?.strip_suffix('\'')?;
+    let mut is_escaped = false;
+    let said = inner.chars().filter(|c| {
+        is_escaped = *c == '\\' && !is_escaped;
+        !is_escaped
+    });
+    Some(said.collect())
+}
 
 impl Declared {
     /// What the statement declares; `None` where it makes no table and no view.
@@ -118,7 +189,7 @@ fn column(item: &str) -> Option<Column> {
     let rest = rest.trim_start();
     let end = ends(rest, ' ').next().unwrap_or(rest.len());
     let (kind, rest) = (rest[..end].to_owned(), rest[end..].trim().to_owned());
-    Some(Column { name: name.trim_matches('`').to_owned(), kind, rest })
+    Some(Column { name: name.trim_matches('`').to_owned(), kind, rest, comment: String::new() })
 }
 
 /// Without comments, line ends and more than one space.
@@ -145,9 +216,12 @@ pub(super) fn items(list: &str) -> impl Iterator<Item = &str> {
 
 /// Where this character stands in no parentheses and no literal.
 fn ends(text: &str, wanted: char) -> impl Iterator<Item = usize> {
-    let (mut depth, mut in_literal) = (0_i32, false);
+    let (mut depth, mut in_literal, mut is_escaped) = (0_i32, false, false);
     text.char_indices().filter_map(move |(at, c)| {
+        let was_escaped = std::mem::take(&mut is_escaped);
         match c {
+            _ if was_escaped => {}
+            '\\' => is_escaped = true,
             '\'' => in_literal = !in_literal,
             '(' | '[' if !in_literal => depth += 1,
             ')' | ']' if !in_literal => depth -= 1,
@@ -197,16 +271,45 @@ mod tests {
 
     #[test]
     fn every_statement_of_the_schema_is_understood() {
-        for statement in super::super::migrations::statements("other") {
-            let Some(declared) = Declared::read(&statement) else {
-                assert!(statement.starts_with("ALTER TABLE "), "{statement}");
-                continue;
-            };
+        let statements = super::super::migrations::statements("other");
+        let (made, unread) = fold(&statements);
+        assert_eq!(unread, [""; 0], "teach `altered` what they do, so that diff, cluster and dictionary know it too");
+        for declared in made {
             let is_whole = match declared.kind {
                 Kind::Table => !declared.columns.is_empty() && declared.first_key().is_some(),
                 Kind::View | Kind::Refreshed => ["SELECT", "WITH"].iter().any(|word| declared.select.starts_with(word)),
             };
             assert!(is_whole, "{declared:?}");
+        }
+    }
+
+    #[test]
+    fn later_statements_add_columns_and_comments_and_replace_views() {
+        let statements = [
+            "CREATE TABLE IF NOT EXISTS t (a UUID) ENGINE = MergeTree ORDER BY a",
+            "CREATE VIEW IF NOT EXISTS v AS SELECT a FROM t",
+            "CREATE MATERIALIZED VIEW IF NOT EXISTS m REFRESH EVERY 5 MINUTE APPEND TO t AS SELECT 1 AS a",
+            "ALTER TABLE t ADD COLUMN IF NOT EXISTS b Array(Tuple(x String, y UInt8)) DEFAULT [],\n  \
+             COMMENT COLUMN IF EXISTS b 'Of b, and (\\'x\\',1)'",
+            "CREATE OR REPLACE VIEW v AS SELECT b FROM t",
+            "ALTER TABLE v COMMENT COLUMN IF EXISTS b 'The same'",
+            "DROP VIEW IF EXISTS m",
+        ]
+        .map(str::to_owned);
+        let (made, unread) = fold(&statements);
+        assert_eq!(unread, [""; 0]);
+        assert_eq!(made.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["t", "v"]);
+        let b = &made[0].columns[1];
+        assert_eq!(
+            (b.kind.as_str(), b.rest.as_str(), b.comment.as_str()),
+            ("Array(Tuple(x String, y UInt8))", "DEFAULT []", "Of b, and ('x',1)")
+        );
+        assert_eq!((made[1].select.as_str(), made[1].columns[0].comment.as_str()), ("SELECT b FROM t", "The same"));
+        for unknown in
+            ["ALTER TABLE t DROP COLUMN a", "ALTER TABLE other COMMENT COLUMN IF EXISTS a 'x'", "OPTIMIZE TABLE t"]
+        {
+            let statements = [statements[0].clone(), unknown.to_owned()];
+            assert_eq!(fold(&statements).1, [unknown]);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::declared::{Column, Declared, Kind, squeezed};
+use super::declared::{self, Column, Declared, Kind, squeezed};
 use super::http::Http;
 use super::schema::{Error, ask, rows};
 use super::{Settings, cluster, migrations};
@@ -54,6 +54,7 @@ struct FoundColumn {
     r#type: String,
     default_kind: String,
     default_expression: String,
+    comment: String,
 }
 
 /// Compares the database with the schema, in its form for the cluster of this name where one is given.
@@ -63,13 +64,13 @@ pub async fn find(settings: &Settings, cluster: Option<&str>) -> Result<Vec<Diff
         Some(name) => cluster::statements(name, &settings.database),
         None => migrations::statements(&settings.table),
     };
-    let wanted: Vec<Declared> = statements.iter().filter_map(|statement| Declared::read(statement)).collect();
+    let wanted = declared::all(&statements);
     let params = [("param_d", settings.database.as_str()), ("wait_end_of_query", "1")];
     let tables = "SELECT name, engine, engine_full, partition_key, sorting_key, as_select FROM system.tables \
                   WHERE database = {d:String} FORMAT JSONEachRow";
     let text = ask(&mut http, settings, tables, &params).await?;
     let tables: Vec<Found> = rows(&http, &text)?;
-    let columns = "SELECT table, name, type, default_kind, default_expression FROM system.columns \
+    let columns = "SELECT table, name, type, default_kind, default_expression, comment FROM system.columns \
                    WHERE database = {d:String} FORMAT JSONEachRow";
     let text = ask(&mut http, settings, columns, &params).await?;
     let columns: Vec<FoundColumn> = rows(&http, &text)?;
@@ -80,13 +81,17 @@ pub async fn find(settings: &Settings, cluster: Option<&str>) -> Result<Vec<Diff
             differences.push(missing(declared));
             continue;
         };
+        if declared.kind != Kind::Table && found.engine == declared.engine_name() {
+            let select = formatted(&mut http, settings, &declared.select).await?;
+            if let Some(difference) = of_select(name, &settings.database, &found.as_select, &select) {
+                // Its columns are those of another question.
+                differences.push(difference);
+                continue;
+            }
+        }
         let columns: BTreeMap<&str, &FoundColumn> =
             columns.iter().filter(|column| column.table == name).map(|column| (column.name.as_str(), column)).collect();
         differences.extend(of_table(declared, found, &columns));
-        if declared.kind != Kind::Table && found.engine == declared.engine_name() {
-            let select = formatted(&mut http, settings, &declared.select).await?;
-            differences.extend(of_select(name, &settings.database, &found.as_select, &select));
-        }
     }
     Ok(differences)
 }
@@ -97,40 +102,42 @@ fn missing(declared: &Declared) -> Difference {
 }
 
 fn of_table(declared: &Declared, found: &Found, columns: &BTreeMap<&str, &FoundColumn>) -> Vec<Difference> {
-    let difference = |part: String, found: Option<String>, expected: &str| Difference {
+    let difference = |part: &str, found: Option<&str>, expected: &str| Difference {
         table: declared.name.clone(),
-        part,
-        found,
+        part: part.to_owned(),
+        found: found.map(str::to_owned),
         expected: expected.to_owned(),
     };
     if found.engine != declared.engine_name() {
-        return vec![difference("engine".to_owned(), Some(found.engine.clone()), declared.engine_name())];
+        return vec![difference("engine", Some(&found.engine), declared.engine_name())];
     }
     let mut all = Vec::new();
-    for Column { name, kind, rest } in &declared.columns {
-        let part = format!("column {name}");
-        match columns.get(name.as_str()) {
-            None => all.push(difference(part, None, kind)),
-            Some(column) if squeezed(&column.r#type) != squeezed(kind) => {
-                all.push(difference(part, Some(column.r#type.clone()), kind));
-            }
-            Some(column) => {
-                let is = format!("{} {}", column.default_kind, column.default_expression);
-                let wanted = without_codec(rest);
-                if squeezed(&is) != squeezed(wanted) {
-                    all.push(difference(format!("default of column {name}"), Some(is.trim().to_owned()), wanted));
-                }
-            }
+    for Column { name, kind, rest, comment } in &declared.columns {
+        let Some(column) = columns.get(name.as_str()) else {
+            all.push(difference(&format!("column {name}"), None, kind));
+            continue;
+        };
+        if column.comment != *comment {
+            all.push(difference(&format!("comment of column {name}"), Some(&column.comment), comment));
+        }
+        let is = format!("{} {}", column.default_kind, column.default_expression);
+        let wanted = without_codec(rest);
+        if kind.is_empty() {
+            // The types of a view's columns follow from its select.
+        } else if squeezed(&column.r#type) != squeezed(kind) {
+            all.push(difference(&format!("column {name}"), Some(&column.r#type), kind));
+        } else if squeezed(&is) != squeezed(wanted) {
+            all.push(difference(&format!("default of column {name}"), Some(is.trim()), wanted));
         }
     }
-    if declared.columns.is_empty() {
+    if declared.kind != Kind::Table {
         return all;
     }
     let full = squeezed(&found.engine_full);
     let call = declared.engine_call();
     // Where the table lies in Keeper is the server's own affair.
     if !call.starts_with("Replicated") && !is_called(&full, &squeezed(call)) {
-        all.push(difference("engine".to_owned(), Some(found.engine_full.clone()), call));
+        all.push(difference("engine", Some(&found.engine_full), call));
     }
     for (clause, part, is) in [
         (" PARTITION BY ", "partition key", found.partition_key.as_str()),
@@ -139,15 +146,15 @@ fn of_table(declared: &Declared, found: &Found, columns: &BTreeMap<&str, &FoundC
     ] {
         let wanted = declared.clause(clause).unwrap_or_default();
         if bare(is) != bare(wanted) {
-            all.push(difference(part.to_owned(), Some(is.to_owned()), wanted));
+            all.push(difference(part, Some(is), wanted));
         }
     }
     let is = Declared::settings_in(&found.engine_full);
     for setting in declared.settings() {
         if !is.contains(&setting) {
             let (name, value) = setting.split_once('=').unwrap_or((&setting, ""));
-            let found = is.iter().find_map(|is| is.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
-            all.push(difference(format!("setting {name}"), found, value));
+            let found = is.iter().find_map(|is| is.strip_prefix(name)?.strip_prefix('='));
+            all.push(difference(&format!("setting {name}"), found, value));
         }
     }
     all

@@ -15,6 +15,9 @@ const ASIDE: &str = "document_";
 /// The comment of a table whose rows are all copied.
 const COPIED: &str = "copied into the landing zone";
 
+/// Its views that add up what is inserted.
+const TRIGGERS: [&str; 2] = ["hourly_metrics_mv", "session_summary_mv"];
+
 /// Columns of the new table and what they are made of, from the document's events. Rows that stand under one key and say
 /// different things would merge into one: each of these gets an id of its own, made of what it says.
 const EVENTS: &str = "INSERT INTO biometric_events (event_id, user_id, event_type, value, unit, timestamp, device_id, \
@@ -37,7 +40,7 @@ const ACTIVITY: &str = "INSERT INTO user_activity (event_id, user_id, session_id
      user_id, session_id, page, action, toDateTime64(timestamp, 3, 'UTC'), duration, device, browser \
      FROM document_user_activity WHERE toDate(timestamp, 'UTC') = {day:Date}";
 
-/// A table of the document, and how its rows are copied; the sums of `hourly_metrics` are made anew from the events.
+/// A table of the document, and how its rows are copied; sums of hours and sessions are made anew.
 const COPIES: [(&str, &str); 2] = [("biometric_events", EVENTS), ("user_activity", ACTIVITY)];
 
 /// Rows of the document's tables that were copied by this run.
@@ -69,10 +72,12 @@ pub(super) async fn step_aside(http: &mut Http, settings: &Settings) -> Result<(
             // It lacks the contract's columns and is no mistake of somebody who renamed one of ours.
             "biometric_events" | "user_activity" => table.engine.ends_with("MergeTree") && table.has_version == 0,
             "hourly_metrics" => table.engine.ends_with("SummingMergeTree"),
+            // Of somebody who mended the statement that makes it; here it is a view.
+            "session_metrics" => table.engine.ends_with("MergeTree"),
             _ => false,
         };
-        if name == "hourly_metrics_mv" && table.is_trigger == 1 {
-            run(http, settings, "DROP VIEW IF EXISTS hourly_metrics_mv", &[]).await?;
+        if TRIGGERS.contains(&name) && table.is_trigger == 1 {
+            run(http, settings, &format!("DROP VIEW IF EXISTS {name}"), &[]).await?;
         }
         if is_of_the_document && is_there(&aside) {
             return Err(Error::Aside { server: http.endpoint().to_string(), table: name.to_owned(), aside });

@@ -24,8 +24,14 @@ macro_rules! migrations {
 }
 
 /// In the order in which they are applied.
-pub(super) const MIGRATIONS: &[Migration] =
-    migrations!["0001_landing_zone", "0002_schema_migrations", "0010_completeness", "0020_comments"];
+pub(super) const MIGRATIONS: &[Migration] = migrations![
+    "0001_landing_zone",
+    "0002_schema_migrations",
+    "0005_erasure",
+    "0010_completeness",
+    "0020_comments",
+    "0021_comments_of_views",
+];
 
 impl Migration {
     /// Its statements without their semicolons, for a database whose events lie in `table`.

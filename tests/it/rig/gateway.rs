@@ -204,13 +204,15 @@ pub(crate) fn lines_of(dir: &Path) -> Vec<Value> {
     lines_named(dir, "events-")
 }
 
-/// Lines of all its NDJSON files whose names begin so.
+/// Lines of all its NDJSON files whose names begin so. One that is still being written, or was when the gateway was
+/// killed, has no end and is none yet.
 pub(crate) fn lines_named(dir: &Path, prefix: &str) -> Vec<Value> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
     files.retain(|file| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
     files.sort();
-    let text: String = files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
+    let whole = |text: String| text.rfind('\n').map(|end| text[..=end].to_owned());
+    let text: String = files.iter().filter_map(|file| whole(std::fs::read_to_string(file).ok()?)).collect();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line}"))).collect()
 }

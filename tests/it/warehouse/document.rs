@@ -1,5 +1,7 @@
 //! A database that the platform document's own statements made.
 
+use biogate::forward::clickhouse::difference;
+
 use super::*;
 
 /// Section 4 of the document, as far as the engine takes it: `user_activity` without the setting that is none.
@@ -100,4 +102,24 @@ async fn a_name_that_is_taken_is_said_and_nothing_is_touched() {
     let error = schema::apply(&engine.settings()).await.unwrap_err().to_string();
     assert!(error.contains("cannot step aside: document_biometric_events is there already"), "{error}");
     assert_eq!(engine.sql("SELECT count() FROM biometric_events").trim(), "64");
+}
+
+/// The document's statement for it is a syntax error; whoever mended it has a table where the landing zone has a view.
+#[tokio::test]
+async fn sessions_that_somebody_mended_step_aside_too_and_nothing_feeds_them_any_more() {
+    let Some(engine) = made_by_the_document() else { return };
+    engine.sql(
+        "CREATE TABLE session_metrics (user_id UUID, session_id UUID, session_start DateTime, session_end DateTime, \
+         page_views UInt64, unique_pages UInt64, total_duration UInt64) ENGINE = SummingMergeTree ORDER BY (user_id, session_id)",
+    );
+    engine.sql(
+        "CREATE MATERIALIZED VIEW session_summary_mv TO session_metrics AS SELECT user_id, session_id, \
+         min(timestamp) as session_start, max(timestamp) as session_end, count() as page_views, \
+         uniqExact(page) as unique_pages, sum(duration) as total_duration FROM user_activity GROUP BY user_id, session_id",
+    );
+    engine.sql("INSERT INTO session_metrics (session_id, page_views) VALUES (generateUUIDv4(), 9)");
+    schema::apply(&engine.settings()).await.unwrap();
+    assert_all_there(&engine);
+    assert_eq!(engine.sql("SELECT count(), sum(page_views) FROM document_session_metrics").trim(), "1\t9");
+    assert_eq!(difference::find(&engine.settings(), None).await.unwrap(), []);
 }
