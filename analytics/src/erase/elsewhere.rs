@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Error;
-use super::state::{Device, Found};
+use super::found::{Device, Found};
 use super::zone::Zone;
 
 /// A place outside the database's own tables.

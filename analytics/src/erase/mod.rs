@@ -7,6 +7,7 @@
 
 mod balance;
 mod elsewhere;
+mod found;
 mod moves;
 mod order;
 mod report;

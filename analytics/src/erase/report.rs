@@ -7,8 +7,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::elsewhere::Place;
+use super::found::Found;
 use super::order::Kind;
-use super::state::Found;
 
 /// What an order did. The person is not in it; who gave the order knows whom it was about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::state::Found;
+use super::found::Found;
 use super::{Error, Kind, Options, rows_of};
 use crate::warehouse::Warehouse;
 
