@@ -394,8 +394,9 @@ proptest! {
             let event = cuff.sends(record, now_ms, &anchors);
             let error_ms = event.timestamp.abs_diff(*made_ms);
             match event.clock {
-                // Within a second of the counted time, which is within a second of the truth; and a millisecond of rounding each.
-                ClockQuality::Device => prop_assert!(error_ms <= 2_002, "{} ms off by its own clock", error_ms),
+                // Told in whole seconds; and what was measured before a setting by less than two seconds, which nobody notices,
+                // shows the time of the clock before it.
+                ClockQuality::Device => prop_assert!(error_ms <= 3_000, "{} ms off by its own clock", error_ms),
                 clock => {
                     prop_assert_eq!(clock, ClockQuality::Synced);
                     prop_assert!(error_ms <= 1_000, "{} ms off", error_ms);
