@@ -44,17 +44,19 @@ impl Queue {
         let found =
             folder::numbered(&row.dir, "gen").map_err(|e| Error::unavailable("listing the store", &row.dir, e))?;
         let was_healed = opened.as_ref().is_some_and(|opened| opened.healed);
-        let (generation, mut folded) = match opened {
-            Some(Opened { generation, folded, .. }) => (Some(generation), folded),
-            None => (None, Folded::default()),
+        let (generation, mut folded, before) = match opened {
+            Some(Opened { generation, folded, before, .. }) => (Some(generation), folded, before),
+            None => (None, Folded::default(), Vec::new()),
         };
+        let open: BTreeMap<u64, Generation> =
+            before.into_iter().map(|generation| (generation.number, generation)).collect();
         if let Some(generation) = &generation {
             know_newest(generation, &mut folded.own, was_healed, &mut codec);
         }
         if let Some(generation) = generation.as_ref().filter(|_| !was_healed) {
             remove_leftovers(&row, &found, generation.number, &folded.own);
         }
-        know_others(&row, &found, generation.as_ref(), &mut folded.own, &mut codec)?;
+        know_others(&row, &found, generation.as_ref(), &open, &mut folded.own, &mut codec)?;
         let reports = Reports::open(Row::new(&settings.dir, Kind::Reports), &mut codec, &mut folded.own)?;
         settle_destinations(&mut folded.own, destinations);
         know_aside(&mut folded.own, &aside.numbers());
@@ -79,7 +81,7 @@ impl Queue {
             own,
             shared,
             newest,
-            open: BTreeMap::new(),
+            open,
             older_bytes,
             damaged_bytes,
             waiters: Vec::new(),
@@ -177,6 +179,7 @@ fn know_others(
     row: &Row,
     found: &[u64],
     newest: Option<&Generation>,
+    open: &BTreeMap<u64, Generation>,
     own: &mut Own,
     codec: &mut Codec,
 ) -> Result<(), Error> {
@@ -186,9 +189,12 @@ fn know_others(
             continue;
         }
         if own.generations.get(&number).is_none_or(|known| known.is_empty() && known.records == 0) {
-            let known = match row.open(number, codec, false)? {
-                Some(opened) => known_of(&opened.generation, codec, own.totals.open_ms),
-                None => continue,
+            let known = match open.get(&number) {
+                Some(generation) => known_of(generation, codec, own.totals.open_ms),
+                None => match row.open(number, codec, false)? {
+                    Some(opened) => known_of(&opened.generation, codec, own.totals.open_ms),
+                    None => continue,
+                },
             };
             own.set_generation(number, Some(known));
         }

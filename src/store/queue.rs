@@ -208,7 +208,9 @@ impl Queue {
             if opened.healed {
                 self.damaged_bytes = folder::disk_bytes(&self.row.dir.join("damaged"));
             }
-            self.open.insert(number, opened.generation);
+            for generation in opened.before.into_iter().chain([opened.generation]) {
+                self.open.entry(generation.number).or_insert(generation);
+            }
         }
         Ok(self.open.get(&number))
     }

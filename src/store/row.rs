@@ -59,6 +59,9 @@ pub(super) struct Opened {
     pub(super) folded: Folded,
     /// It was damaged, and this is what could be saved of it.
     pub(super) healed: bool,
+    /// Earlier ones that were read for the state that a damaged one no longer had. They are handed on, because sled may
+    /// hold the lock of a dropped database for longer than anybody can wait.
+    pub(super) before: Vec<Generation>,
 }
 
 impl Row {
@@ -121,14 +124,12 @@ impl Row {
             Err(fault) => fault,
         };
         tracing::error!(generation = number, %fault, "a generation of the store is damaged");
-        let healed = self.heal(number, codec, found)?;
+        let before = self.heal(number, codec, found)?;
         self.unmark(number);
         drop(fs::remove_file(kept));
-        if !healed {
-            return Ok(None);
-        }
+        let Some(before) = before else { return Ok(None) };
         match self.open_watched(number, codec, fold)? {
-            Ok(opened) => Ok(Some(Opened { healed: true, ..opened })),
+            Ok(opened) => Ok(Some(Opened { healed: true, before, ..opened })),
             Err(fault) => Err(Error::fatal("opening what was saved of a generation", fault)),
         }
     }
@@ -267,19 +268,22 @@ impl Row {
     }
 
     /// Saves what the raw file still holds of a damaged generation under the same number, so that sequences and cursors
-    /// keep their meaning, and moves the damaged one to `damaged/`. Says whether anything was saved.
-    fn heal(&self, number: u64, codec: &mut Codec, found: Found) -> Result<bool, Error> {
+    /// keep their meaning, and moves the damaged one to `damaged/`. `None` when nothing was saved, else what was opened
+    /// for it.
+    fn heal(&self, number: u64, codec: &mut Codec, found: Found) -> Result<Option<Vec<Generation>>, Error> {
         folder::reach("heal-begin");
         let mut parts = found.parts();
+        let mut opened = Vec::new();
         tracing::warn!(generation = number, records = parts.len(), "saved from the damaged generation");
         if self.kind == Kind::Queue && !found.has_birth() && !parts.is_empty() {
-            let before = self.state_before(number, codec)?;
-            let state = split_state(codec, &before)?;
+            let (state, before) = self.state_before(number, codec)?;
+            opened = before;
+            let state = split_state(codec, &state)?;
             parts.splice(0..0, state_parts(codec, state));
         }
         if parts.is_empty() {
             folder::set_aside(&self.dir, number).map_err(self.unavailable("moving a damaged generation in"))?;
-            return Ok(false);
+            return Ok(None);
         }
         drop(self.build(number, &parts)?);
         let end = || {
@@ -290,7 +294,7 @@ impl Row {
             self.finish_heal(number)
         };
         end().map_err(self.unavailable("repairing a damaged generation in"))?;
-        Ok(true)
+        Ok(Some(opened))
     }
 
     /// A `heal-N` is whole: it takes the place of what it was made from.
@@ -302,15 +306,16 @@ impl Row {
         folder::sync_dir(&self.dir)
     }
 
-    /// The state as the generation before `number` has it.
-    fn state_before(&self, number: u64, codec: &mut Codec) -> Result<Vec<StateChange>, Error> {
+    /// The state as the generation before `number` has it, and the generations that were opened for it.
+    fn state_before(&self, number: u64, codec: &mut Codec) -> Result<(Vec<StateChange>, Vec<Generation>), Error> {
         let all = folder::numbered(&self.dir, "gen").map_err(self.unavailable("listing the store at"))?;
         for earlier in all.into_iter().rev().filter(|earlier| *earlier < number) {
-            if let Some(opened) = self.open(earlier, codec, true)? {
-                return Ok(opened.folded.whole());
+            if let Some(Opened { generation, folded, mut before, .. }) = self.open(earlier, codec, true)? {
+                before.push(generation);
+                return Ok((folded.whole(), before));
             }
         }
-        Ok(Vec::new())
+        Ok((Vec::new(), Vec::new()))
     }
 }
 
@@ -348,7 +353,7 @@ fn open_once(dir: &Path, row: &Row, number: u64, codec: &mut Codec, fold: bool) 
     if generation.records == 0 {
         return Err(NotOpened::Damage("it holds no record".to_owned()));
     }
-    Ok(Opened { generation, folded, healed: false })
+    Ok(Opened { generation, folded, healed: false, before: Vec::new() })
 }
 
 /// Whether sled's own lock is held. The store's lock is ours, so it is by a database that this process has dropped, whose
@@ -429,5 +434,29 @@ mod tests {
         assert!(row.open(1, &mut codec, true).unwrap().is_some());
         drop(held);
         holder.join().unwrap();
+    }
+
+    #[test]
+    fn what_was_opened_for_the_state_of_a_damaged_generation_is_handed_on_and_not_opened_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = Row::new(dir.path(), Kind::Queue);
+        row.prepare().unwrap();
+        let mut codec = Codec::new(None).unwrap();
+        let mut noise = fastrand::Rng::with_seed(7);
+        let mut value = || Some(std::iter::repeat_with(|| noise.u8(..)).take(30_000).collect());
+        let state = ["a", "b"].map(|key| StateChange { key: key.to_owned(), value: value() });
+        for number in [1, 2] {
+            drop(row.birth(number, &mut codec, &state).unwrap());
+        }
+        let db = named(&row.dir, "gen", 2).join("db");
+        let mut bytes = fs::read(&db).unwrap();
+        let tail = split_state(&mut codec, &state).unwrap().remove(0);
+        let at = bytes.windows(64).position(|window| window == &tail[..64]).unwrap();
+        bytes[at + 32] ^= 1;
+        fs::write(&db, bytes).unwrap();
+        let opened = row.open(2, &mut codec, true).unwrap().unwrap();
+        assert!(opened.healed);
+        assert_eq!(opened.before.iter().map(|generation| generation.number).collect::<Vec<_>>(), [1]);
+        assert_eq!(opened.folded.whole().len(), Folded::default().whole().len() + 2, "nothing of the state is lost");
     }
 }
