@@ -73,7 +73,7 @@ fi
 # --show-output prints what passing tests said after the runner's own lines, so both stay readable.
 # Both packages in one call: the gateway's library is built once, with all its features.
 status=0
-cargo test -p biogate -p biogate-analytics "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+cargo test -p biogate -p biogate-analytics --no-fail-fast "$@" -- --show-output 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
 
 # A program of its own, so that the tests do not compile FUSE; left out where only some tests are asked for.
 if [ $# -eq 0 ]; then

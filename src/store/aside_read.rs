@@ -149,6 +149,21 @@ impl Queue {
     pub(super) fn remove_empty_aside(&mut self, places: &[AsidePlace]) -> Result<(), Error> {
         let mut numbers: Vec<u64> = places.iter().map(|place| place.generation).collect();
         numbers.dedup();
+        self.remove_emptied(numbers)
+    }
+
+    /// Deletes what the last process emptied and did not come to delete. An error is told by whoever needs it next.
+    pub(super) fn remove_left_aside(&mut self) {
+        let is_kept = |number: &u64| self.own.totals.aside.kept.iter().any(|(of, kept)| of == number && *kept > 0);
+        let emptied: Vec<u64> = self.aside.numbers().into_iter().filter(|number| !is_kept(number)).collect();
+        if !emptied.is_empty()
+            && let Err(error) = self.remove_emptied(emptied)
+        {
+            tracing::warn!(%error, "what was set aside and came back stays for now");
+        }
+    }
+
+    fn remove_emptied(&mut self, numbers: Vec<u64>) -> Result<(), Error> {
         for number in numbers {
             let kept = self.own.totals.aside.kept.iter().find(|(of, _)| *of == number).map_or(0, |(_, kept)| *kept);
             if kept > 0 || !self.aside.numbers().contains(&number) {

@@ -102,8 +102,9 @@ impl Queue {
     fn begin(mut self) -> Result<Queue, Error> {
         if self.own.is_dirty() {
             match self.write_changes() {
+                Ok(()) => self.remove_left_aside(),
                 // The next record that finds room takes the changes with it.
-                Ok(()) | Err(Error::Full { .. }) => {}
+                Err(Error::Full { .. }) => {}
                 Err(error) => {
                     self.forget();
                     return Err(error);
@@ -114,6 +115,7 @@ impl Queue {
             // nobody may see it before it is on the disk.
             self.newest.sync()?;
             self.remove_drained();
+            self.remove_left_aside();
         }
         self.publish();
         Ok(self)

@@ -125,6 +125,12 @@ fn a_damaged_store_starts_counts_what_is_lost_and_goes_on() {
         wait_for(SOON, || archive.exists().then_some(())).expect("the destination has made its folder");
         // With its destination away everything stays in the store, to be damaged there.
         std::fs::rename(&archive, archive.with_extension("away")).unwrap();
+        // A file in its place, so that the destination cannot make it anew.
+        let is_blocked = || {
+            std::fs::remove_dir_all(&archive).ok();
+            std::fs::write(&archive, "").ok()
+        };
+        wait_for(SOON, is_blocked).expect("the destination is away");
         for part in 0..20 {
             publish(&mosquitto, part * 50 + 1..part * 50 + 51);
         }
@@ -132,6 +138,7 @@ fn a_damaged_store_starts_counts_what_is_lost_and_goes_on() {
             .expect("stored");
         hub.kill();
         damage_newest(&hub.data_dir().join("store"), damage, seed as u64);
+        std::fs::remove_file(&archive).unwrap();
         std::fs::rename(archive.with_extension("away"), &archive).unwrap();
         hub.start();
         // What was not acknowledged before the kill comes first, then this.
