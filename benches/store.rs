@@ -134,7 +134,7 @@ async fn drain(store: &Store, count: u64, limit: CutLimit) -> (Duration, Duratio
     while seen < count {
         let range = store.next_range("out", 0, 0, limit).await.unwrap();
         let chunks = store.read(&range).await.unwrap();
-        let delivered = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
+        let delivered = chunks.map(|chunk| chunk.observations.len() as u64).sum();
         if seen == 0 {
             first = start.elapsed();
         }

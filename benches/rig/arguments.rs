@@ -17,7 +17,7 @@ impl Arguments {
 
     /// The number after `name`.
     pub(crate) fn number(&self, name: &str, otherwise: u64) -> u64 {
-        self.after(name).map_or(otherwise, |text| text.replace('_', "").parse().unwrap())
+        self.text(name).map_or(otherwise, |text| text.replace('_', "").parse().unwrap())
     }
 
     /// A fresh folder in `--dir`, or in the system's temporary folder.
@@ -27,10 +27,11 @@ impl Arguments {
 
     /// A fresh folder in the folder after `name`.
     pub(crate) fn folder_in(&self, name: &str) -> Option<tempfile::TempDir> {
-        self.after(name).map(|parent| fresh(PathBuf::from(parent)))
+        self.text(name).map(|parent| fresh(PathBuf::from(parent)))
     }
 
-    fn after(&self, name: &str) -> Option<&String> {
+    /// What stands after `name`.
+    pub(crate) fn text(&self, name: &str) -> Option<&String> {
         self.0.get(self.0.iter().position(|argument| argument == name)? + 1)
     }
 }

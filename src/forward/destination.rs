@@ -99,10 +99,11 @@ impl Kind {
         let prepared = match self {
             // It renders straight into its file.
             Kind::File(_) => Some(Prepared::Nothing),
+            // And this as far as the producer's queue has room.
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(_) => Some(Prepared::Nothing),
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(_) => clickhouse::Whole::of(batch).map(Prepared::ClickHouse),
-            #[cfg(feature = "kafka")]
-            Kind::Kafka(_) => kafka::Lines::of(batch).map(Prepared::Kafka),
         };
         prepared.map(|prepared| batch.prepared = prepared).is_some()
     }

@@ -29,7 +29,6 @@ use crate::report::{Kind, Report};
 use exact::Exact;
 use plain::Plain;
 
-pub(super) use record::Lines;
 pub use survey::{Found, survey};
 
 /// The usual topic of events.
@@ -89,7 +88,7 @@ impl Settings {
             sasl: None,
             user: None,
             password_file: None,
-            batch: BatchLimit { usual_rows: 10_000, most_rows: 20_000, bytes: 4 << 20 },
+            batch: BatchLimit { usual_rows: 10_000, most_rows: 40_000, bytes: 8 << 20 },
         }
     }
 }

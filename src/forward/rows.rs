@@ -1,8 +1,9 @@
 //! From a range's chunks to rows: resolve as of the range's versions, set aside what is parked, count what is missing.
 //!
-//! A batch hands out its rows one by one and drops each observation behind it, so what stays in memory is what the
-//! destination keeps. The same range gives the same rows in the same order at every retry, also after a restart.
+//! A batch hands out its rows one by one: it unpacks a chunk when its turn comes and drops each observation behind it, so
+//! what stays in memory is what the destination keeps. The same range gives the same rows in the same order at every retry, also after a restart.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::vec;
@@ -10,8 +11,6 @@ use std::vec;
 use crate::event::Event;
 #[cfg(feature = "clickhouse")]
 use crate::forward::clickhouse::Whole;
-#[cfg(feature = "kafka")]
-use crate::forward::kafka::Lines;
 use crate::forward::reconciliation::Sums;
 use crate::observation::Observation;
 use crate::reading::{Channel, RunId};
@@ -45,9 +44,6 @@ pub(super) enum Prepared {
     /// None: they are rendered when they are sent.
     #[default]
     Nothing,
-    /// Records.
-    #[cfg(feature = "kafka")]
-    Kafka(Lines),
     /// An insert.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Whole),
@@ -60,10 +56,6 @@ pub struct Tally {
     pub delivered: u64,
     /// Rows that were sent once more in another cut, after a try whose outcome stayed unknown.
     pub resent: u64,
-    /// Observations that the store could not read.
-    pub damaged: u64,
-    /// Observations that came back for another destination only.
-    pub passed_over: u64,
     /// Bytes sent or written.
     pub bytes: u64,
     /// Observations of nobody, by setting.
@@ -84,9 +76,11 @@ pub struct Rejected {
 }
 
 /// The observations that were not rendered yet.
-#[derive(Debug)]
 struct Pending {
-    chunks: vec::IntoIter<Chunk>,
+    /// Those of other destinations are passed over.
+    destination: Arc<str>,
+    passed_over: u64,
+    chunks: Box<dyn Iterator<Item = Chunk> + Send + Sync>,
     current: Option<(RunId, Sequence, vec::IntoIter<Observation>)>,
 }
 
@@ -103,25 +97,32 @@ impl Iterator for Pending {
                 return Some((*run, this, observation));
             }
             let chunk = self.chunks.next()?;
+            if chunk.only_for.is_some_and(|only| only != self.destination) {
+                self.passed_over += chunk.observations.len() as u64;
+                continue;
+            }
             self.current = Some((chunk.run, chunk.first, chunk.observations.into_iter()));
         }
     }
 }
 
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("passed_over", &self.passed_over).finish_non_exhaustive()
+    }
+}
+
 impl Batch {
-    /// The rows of these chunks. What the range names and the chunks lack is damaged.
+    /// The rows of these chunks, which are taken as they are needed.
     pub fn new(
         destination: Arc<str>,
         range: Range,
         resumed: bool,
-        chunks: Vec<Chunk>,
+        chunks: impl IntoIterator<Item = Chunk, IntoIter: Send + Sync + 'static>,
         timeline: Arc<Timeline>,
     ) -> Self {
-        let read: u64 = chunks.iter().map(|chunk| chunk.observations.len() as u64).sum();
-        let (ours, others): (Vec<Chunk>, Vec<Chunk>) =
-            chunks.into_iter().partition(|chunk| chunk.only_for.as_ref().is_none_or(|only| *only == destination));
-        let passed_over = others.iter().map(|chunk| chunk.observations.len() as u64).sum();
-        let damaged = (range.last + 1).saturating_sub(range.first).saturating_sub(read);
+        let chunks = Box::new(chunks.into_iter());
+        let pending = Pending { destination: destination.clone(), passed_over: 0, chunks, current: None };
         Batch {
             destination,
             range,
@@ -129,9 +130,9 @@ impl Batch {
             rendered: 0,
             halved: Vec::new(),
             timeline,
-            pending: Pending { chunks: ours.into_iter(), current: None },
+            pending,
             prepared: Prepared::Nothing,
-            tally: Tally { damaged, passed_over, ..Tally::default() },
+            tally: Tally::default(),
         }
     }
 
@@ -163,10 +164,22 @@ impl Batch {
         self.timeline.bases.get(&self.range.basis).map(|basis| basis.gateway_id.clone())
     }
 
-    /// Closes the account. `chunks` are the range's chunks once more where rows were rejected, else empty.
-    pub fn settle(self, chunks: &[Chunk]) -> Settled {
+    /// The part of the range that the rejected rows lie in.
+    pub fn rejected_range(&self) -> Option<Range> {
+        let sequences = || self.tally.rejected.iter().map(|rejected| rejected.sequence);
+        Some(Range { first: sequences().min()?, last: sequences().max()?, ..self.range.clone() })
+    }
+
+    /// Observations that the range names and its chunks lack; known once every row is rendered.
+    pub fn damaged(&self) -> u64 {
+        self.range.count().saturating_sub(self.rendered + self.pending.passed_over)
+    }
+
+    /// Closes the account, once every row is rendered. `chunks` are those of [`Self::rejected_range`] once more.
+    pub fn settle(self, chunks: impl IntoIterator<Item = Chunk>) -> Settled {
+        let (damaged, passed_over) = (self.damaged(), self.pending.passed_over);
         let Batch { range, timeline, destination, tally, .. } = self;
-        let Tally { delivered, resent, damaged, passed_over, bytes: _, parked, rejected, mut sums } = tally;
+        let Tally { delivered, resent, bytes: _, parked, mut rejected, mut sums } = tally;
         let basis = timeline.bases.get(&range.basis);
         let resolver = basis.map(|basis| Resolver::new(&timeline.anchors, range.anchors, basis));
         let mut settled = Settled {
@@ -180,14 +193,14 @@ impl Batch {
             aside: parked,
             sums: Vec::new(),
         };
-        for Rejected { sequence, reason } in rejected {
-            let found = chunks.iter().find_map(|chunk| {
-                let index = usize::try_from(sequence.checked_sub(chunk.first)?).ok()?;
-                Some((chunk.run, chunk.observations.get(index)?))
-            });
-            // Damaged since it was sent: counted as rejected, but there is nothing left to show.
-            if let Some((run, observation)) = found {
-                settled.aside.push(aside(AsideKind::Rejected, reason, run, observation, &destination));
+        // One that was damaged since it was sent counts as rejected, but there is nothing left to show.
+        rejected.sort_by_key(|rejected| rejected.sequence);
+        for Chunk { run, first, observations, .. } in chunks {
+            let of_chunk = rejected.partition_point(|rejected| rejected.sequence < first)..;
+            for Rejected { sequence, reason } in &rejected[of_chunk] {
+                let index = usize::try_from(sequence - first).unwrap_or(usize::MAX);
+                let Some(observation) = observations.get(index) else { break };
+                settled.aside.push(aside(AsideKind::Rejected, reason.clone(), run, observation, &destination));
                 if let Some(Resolved::Event(event)) =
                     resolver.as_ref().map(|resolver| resolver.resolve(run, observation.clone()))
                 {

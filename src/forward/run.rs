@@ -270,11 +270,12 @@ impl Forwarder {
             self.begin(&range).await?;
         }
         self.out().health.enter(Doing::Delivering);
-        let mut chunks = self.store.read(&range).await?;
         // What one destination of a failover did not take is for whichever is active now.
-        let outs = &self.outs;
-        let is_ours = |only: &mut Arc<str>| outs.iter().any(|out| out.name == *only);
-        chunks.iter_mut().for_each(|chunk| drop(chunk.only_for.take_if(is_ours)));
+        let outs: Vec<Arc<str>> = self.outs.iter().map(|out| out.name.clone()).collect();
+        let chunks = self.store.read(&range).await?.map(move |mut chunk| {
+            chunk.only_for.take_if(|only| outs.contains(only));
+            chunk
+        });
         let timeline = self.inputs.timeline.borrow().clone();
         if !timeline.bases.contains_key(&range.basis) {
             let reason = format!("basis {} of a batch in hand is not known; it stays stored", range.basis);
@@ -347,15 +348,18 @@ impl Forwarder {
     async fn settle(&mut self, batch: Batch, took: Duration) -> Result<State, store::Error> {
         let range = batch.range.clone();
         let (rows, bytes) = (batch.tally.delivered, batch.tally.bytes);
-        let (rejected, parked, damaged) = (batch.tally.rejected.len(), batch.tally.parked.len(), batch.tally.damaged);
+        let (rejected, parked, damaged) = (batch.tally.rejected.len(), batch.tally.parked.len(), batch.damaged());
         if rejected > 0 || damaged > 0 {
             // Without the reason: it may quote the row. It stands with the entry that is set aside.
             warn!(destination = &*self.out().name, rejected, parked, damaged, "not every event could be delivered");
         }
         // Only now, and only where rows were rejected, are the observations needed again.
-        let chunks = if batch.tally.rejected.is_empty() { Vec::new() } else { self.store.read(&range).await? };
+        let chunks = match batch.rejected_range() {
+            Some(part) => Some(self.store.read(&part).await?),
+            None => None,
+        };
         let copies = self.failover.as_mut().map_or(0, Failover::delivered);
-        let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(&chunks) };
+        let settled = Settled { in_doubt_resent: rows * copies, ..batch.settle(chunks.into_iter().flatten()) };
         let next = self.made_ready().await;
         crash_point!("forward.acknowledged.before");
         let in_hand =

@@ -104,8 +104,7 @@ fn crc(header: &[u8], body: &[u8]) -> u32 {
 /// Makes and reads chunks, with one compression context and one set of buffers for all of them.
 pub(super) struct Codec {
     compressor: Compressor<'static>,
-    decompressor: Decompressor<'static>,
-    key: Option<Key>,
+    decoder: Decoder,
     texts: Texts,
     observations: Vec<u8>,
     raw: Vec<u8>,
@@ -113,11 +112,9 @@ pub(super) struct Codec {
 
 impl Codec {
     pub(super) fn new(key: Option<Key>) -> Result<Codec, Error> {
-        let no_memory = |error: std::io::Error| Error::fatal("making a compression context", error);
         Ok(Codec {
             compressor: Compressor::new(1).map_err(no_memory)?,
-            decompressor: Decompressor::new().map_err(no_memory)?,
-            key,
+            decoder: Decoder::new(key)?,
             texts: Texts::default(),
             observations: Vec::new(),
             raw: Vec::new(),
@@ -125,7 +122,12 @@ impl Codec {
     }
 
     pub(super) fn key(&self) -> Option<&Key> {
-        self.key.as_ref()
+        self.decoder.key.as_ref()
+    }
+
+    /// A decoder of its own for somebody else.
+    pub(super) fn decoder(&self) -> Result<Decoder, Error> {
+        Decoder::new(self.decoder.key.clone())
     }
 
     /// The chunk of these observations. It may be longer than [`MAX_CHUNK_BYTES`]: then the caller splits.
@@ -153,7 +155,7 @@ impl Codec {
         let mut header = [0u8; HEADER_BYTES];
         header[..8].copy_from_slice(&MAGIC);
         header[8] = VERSION;
-        header[9] = if self.key.is_some() { SEALED } else { 0 };
+        header[9] = if self.key().is_some() { SEALED } else { 0 };
         header[16..20].copy_from_slice(&(self.raw.len() as u32).to_le_bytes());
         header[20..24].copy_from_slice(&(observations.len() as u32).to_le_bytes());
         header[24..32].copy_from_slice(&first.to_le_bytes());
@@ -170,7 +172,7 @@ impl Codec {
 
     fn pack(&mut self, header: &[u8; HEADER_BYTES]) -> Result<Vec<u8>, Error> {
         let packed = self.compressor.compress(&self.raw).map_err(|error| Error::fatal("compressing a chunk", error))?;
-        match &self.key {
+        match self.key() {
             // Everything of the header that decides what the body means is bound to it.
             Some(key) => key.seal(&packed, &header[16..48]),
             None => Ok(packed),
@@ -180,7 +182,7 @@ impl Codec {
     /// Compresses and seals anything else that lies in the store.
     pub(super) fn wrap(&mut self, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let packed = self.compressor.compress(plain).map_err(|error| Error::fatal("compressing a record", error))?;
-        match &self.key {
+        match self.key() {
             Some(key) => key.seal(&packed, &[]),
             None => Ok(packed),
         }
@@ -188,6 +190,31 @@ impl Codec {
 
     /// Undoes [`Codec::wrap`].
     pub(super) fn unwrap(&mut self, wrapped: &[u8], sealed: bool) -> Result<Vec<u8>, Damaged> {
+        self.decoder.unwrap(wrapped, sealed)
+    }
+
+    /// [`Decoder::decode`] with its own.
+    pub(super) fn decode(&mut self, chunk: &[u8]) -> Result<Chunk, Damaged> {
+        self.decoder.decode(chunk)
+    }
+}
+
+fn no_memory(error: std::io::Error) -> Error {
+    Error::fatal("making a compression context", error)
+}
+
+/// Reads what a [`Codec`] of the same key made.
+pub(super) struct Decoder {
+    decompressor: Decompressor<'static>,
+    key: Option<Key>,
+}
+
+impl Decoder {
+    fn new(key: Option<Key>) -> Result<Decoder, Error> {
+        Ok(Decoder { decompressor: Decompressor::new().map_err(no_memory)?, key })
+    }
+
+    fn unwrap(&mut self, wrapped: &[u8], sealed: bool) -> Result<Vec<u8>, Damaged> {
         let unsealed;
         let packed = if sealed {
             unsealed = self.key.as_ref().ok_or(NO_KEY)?.open(wrapped, &[])?;

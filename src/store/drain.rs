@@ -2,8 +2,9 @@
 
 use tokio::sync::oneshot;
 
+use super::generation::Entry;
 use super::queue::{Queue, Waiter};
-use super::{Chunk, CutLimit, Error, Range, Sequence, Settled};
+use super::{Chunks, CutLimit, Error, Range, Sequence, Settled};
 
 impl Queue {
     /// Cuts the next range and makes it durable, or keeps the waiter until a commit brings observations.
@@ -76,7 +77,12 @@ impl Queue {
     }
 
     /// The range's chunks in order, but for those that are damaged.
-    pub(super) fn read(&mut self, range: &Range) -> Result<Vec<Chunk>, Error> {
+    pub(super) fn read(&mut self, range: &Range) -> Result<Chunks, Error> {
+        Ok(Chunks::new(self.records(range)?, self.codec.decoder()?))
+    }
+
+    /// The range's records that can be read.
+    fn records(&mut self, range: &Range) -> Result<Vec<(Sequence, sled::IVec)>, Error> {
         let holds = self
             .own
             .generations
@@ -86,27 +92,19 @@ impl Queue {
         let Some(generation) = self.generation(number)? else { return Ok(Vec::new()) };
         let start = generation.index.partition_point(|entry| entry.last() < range.first);
         let entries = generation.index[start..].iter().take_while(|entry| entry.first <= range.last);
-        let mut records = Vec::new();
-        for entry in entries {
-            match generation.get(entry.record) {
-                Ok(record) => records.push((entry.first, record)),
-                Err(damaged) => tracing::error!(sequence = entry.first, %damaged, "a chunk cannot be read"),
+        let record = |entry: &Entry| match generation.get(entry.record) {
+            Ok(record) => Some((entry.first, record)),
+            Err(damaged) => {
+                tracing::error!(sequence = entry.first, %damaged, "a chunk cannot be read");
+                None
             }
-        }
-        let mut chunks = Vec::with_capacity(records.len());
-        for (first, record) in records {
-            let parsed = super::record::parse(&record).and_then(|record| self.codec.decode(record.chunk));
-            match parsed {
-                Ok(chunk) => chunks.push(chunk),
-                Err(damaged) => tracing::error!(sequence = first, %damaged, "a chunk cannot be read"),
-            }
-        }
-        Ok(chunks)
+        };
+        Ok(entries.filter_map(record).collect())
     }
 
     /// The range that a cut behind this one would give, under the same versions, and its chunks. Nothing is cut: it may be gone when it
     /// is wanted.
-    pub(super) fn ahead(&mut self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Vec<Chunk>)>, Error> {
+    pub(super) fn ahead(&mut self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Chunks)>, Error> {
         let Some((first, last)) = self.cut(range.last + 1, limit)? else { return Ok(None) };
         let next = Range { first, last, ..range.clone() };
         let chunks = self.read(&next)?;

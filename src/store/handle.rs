@@ -11,7 +11,7 @@ use super::queue::{Queue, Waiter};
 use super::thread::{self, Request, Turned};
 use super::view::Shared;
 use super::{
-    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum,
+    AsideEntry, AsideFrom, AsidePage, AsidePlace, Chunk, Chunks, Commit, CutLimit, Error, Gap, Ledger, Range, SaidSum,
     Sequence, Settings, Settled, Stat, StateChange, Verified,
 };
 use crate::reading::{BootId, RunId};
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// The range's chunks in order; chunks that are damaged are left out (count them: `range.count()` minus what came).
-    pub async fn read(&self, range: &Range) -> Result<Vec<Chunk>, Error> {
+    pub async fn read(&self, range: &Range) -> Result<Chunks, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Read(range.clone(), reply)).await?;
         self.wait(answer).await
@@ -120,7 +120,7 @@ impl Store {
 
     /// The range that would follow this one, under the same versions, and its chunks as [`Store::read`] gives them; `None`
     /// where nothing waits behind it. Nothing is cut: until it is in hand it may be evicted, and it must not be sent.
-    pub async fn ahead(&self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Vec<Chunk>)>, Error> {
+    pub async fn ahead(&self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Chunks)>, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Ahead(range.clone(), limit, reply)).await?;
         self.wait(answer).await

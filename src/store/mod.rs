@@ -61,6 +61,7 @@ mod cbor;
 mod chunk;
 #[cfg(test)]
 mod chunk_tests;
+mod chunks;
 mod commit;
 mod damage;
 mod drain;
@@ -77,6 +78,8 @@ mod record;
 mod removed;
 mod reports;
 mod row;
+#[cfg(test)]
+mod row_tests;
 mod rows;
 mod salvage;
 mod seal;
@@ -86,6 +89,7 @@ mod view;
 
 pub use api::*;
 pub use aside_entry::*;
+pub use chunks::Chunks;
 pub use error::Error;
 pub use handle::Store;
 

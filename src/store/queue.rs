@@ -201,7 +201,7 @@ impl Queue {
             if !folder::named(&self.row.dir, "gen", number).exists() {
                 return Ok(None);
             }
-            let Some(opened) = self.row.open(number, &mut self.codec, false)? else {
+            let Some(opened) = self.row.open_beside(&self.open, number, &mut self.codec, false)? else {
                 self.lose(number);
                 return Ok(None);
             };

@@ -1,5 +1,6 @@
 //! A row of generations on disk, the queue's, the one set aside or that of the reports: how a generation opens, is born and dies.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -103,6 +104,17 @@ impl Row {
 
     /// Opens a generation, saves what can be saved of a damaged one, and answers `None` when that is nothing.
     pub(super) fn open(&self, number: u64, codec: &mut Codec, fold: bool) -> Result<Option<Opened>, Error> {
+        self.open_beside(&BTreeMap::new(), number, codec, fold)
+    }
+
+    /// The same where some are open already: of those none is opened a second time, for sled would find its own lock.
+    pub(super) fn open_beside(
+        &self,
+        open: &BTreeMap<u64, Generation>,
+        number: u64,
+        codec: &mut Codec,
+        fold: bool,
+    ) -> Result<Option<Opened>, Error> {
         let (found, was_cut) = self.found(number).map_err(self.unavailable("reading a generation in"))?;
         let kept = named(&self.dir, "kept", number);
         // sled cuts a log off at its first broken item as soon as it opens it: a kill before the repair is finished would
@@ -124,7 +136,7 @@ impl Row {
             Err(fault) => fault,
         };
         tracing::error!(generation = number, %fault, "a generation of the store is damaged");
-        let before = self.heal(number, codec, found)?;
+        let before = self.heal(open, number, codec, found)?;
         self.unmark(number);
         drop(fs::remove_file(kept));
         let Some(before) = before else { return Ok(None) };
@@ -270,13 +282,19 @@ impl Row {
     /// Saves what the raw file still holds of a damaged generation under the same number, so that sequences and cursors
     /// keep their meaning, and moves the damaged one to `damaged/`. `None` when nothing was saved, else what was opened
     /// for it.
-    fn heal(&self, number: u64, codec: &mut Codec, found: Found) -> Result<Option<Vec<Generation>>, Error> {
+    fn heal(
+        &self,
+        open: &BTreeMap<u64, Generation>,
+        number: u64,
+        codec: &mut Codec,
+        found: Found,
+    ) -> Result<Option<Vec<Generation>>, Error> {
         folder::reach("heal-begin");
         let mut parts = found.parts();
         let mut opened = Vec::new();
         tracing::warn!(generation = number, records = parts.len(), "saved from the damaged generation");
         if self.kind == Kind::Queue && !found.has_birth() && !parts.is_empty() {
-            let (state, before) = self.state_before(number, codec)?;
+            let (state, before) = self.state_before(open, number, codec)?;
             opened = before;
             let state = split_state(codec, &state)?;
             parts.splice(0..0, state_parts(codec, state));
@@ -307,16 +325,37 @@ impl Row {
     }
 
     /// The state as the generation before `number` has it, and the generations that were opened for it.
-    fn state_before(&self, number: u64, codec: &mut Codec) -> Result<(Vec<StateChange>, Vec<Generation>), Error> {
+    fn state_before(
+        &self,
+        open: &BTreeMap<u64, Generation>,
+        number: u64,
+        codec: &mut Codec,
+    ) -> Result<(Vec<StateChange>, Vec<Generation>), Error> {
         let all = folder::numbered(&self.dir, "gen").map_err(self.unavailable("listing the store at"))?;
         for earlier in all.into_iter().rev().filter(|earlier| *earlier < number) {
-            if let Some(Opened { generation, folded, mut before, .. }) = self.open(earlier, codec, true)? {
+            if let Some(generation) = open.get(&earlier) {
+                return Ok((folded_of(generation, codec).whole(), Vec::new()));
+            }
+            if let Some(Opened { generation, folded, mut before, .. }) = self.open_beside(open, earlier, codec, true)? {
                 before.push(generation);
                 return Ok((folded.whole(), before));
             }
         }
         Ok((Vec::new(), Vec::new()))
     }
+}
+
+/// The state of an open generation's records.
+fn folded_of(generation: &Generation, codec: &mut Codec) -> Folded {
+    let mut folded = Folded::default();
+    for number in 0..generation.records {
+        let record = generation.get(number);
+        match record.and_then(|record| record::parse(&record)?.changes(codec)) {
+            Ok(changes) => folded.apply(changes),
+            Err(damaged) => tracing::error!(generation = generation.number, number, %damaged, "a state cannot be read"),
+        }
+    }
+    folded
 }
 
 fn state_parts(codec: &Codec, tails: Vec<Vec<u8>>) -> Vec<Part> {
@@ -411,52 +450,4 @@ pub(super) fn split_state(codec: &mut Codec, state: &[StateChange]) -> Result<Ve
         tails.push(Vec::new());
     }
     Ok(tails)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_that_a_dropped_database_still_holds_is_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let row = Row::new(dir.path(), Kind::Queue);
-        row.prepare().unwrap();
-        let mut codec = Codec::new(None).unwrap();
-        drop(row.birth(1, &mut codec, &[]).unwrap());
-        let db = fs::File::open(named(&row.dir, "gen", 1).join("db")).unwrap();
-        db.lock().unwrap();
-        let (held, release) = mpsc::sync_channel::<()>(0);
-        let holder = std::thread::spawn(move || {
-            release.recv_timeout(Duration::from_millis(50)).ok();
-            drop(db);
-        });
-        assert!(row.open(1, &mut codec, true).unwrap().is_some());
-        drop(held);
-        holder.join().unwrap();
-    }
-
-    #[test]
-    fn what_was_opened_for_the_state_of_a_damaged_generation_is_handed_on_and_not_opened_twice() {
-        let dir = tempfile::tempdir().unwrap();
-        let row = Row::new(dir.path(), Kind::Queue);
-        row.prepare().unwrap();
-        let mut codec = Codec::new(None).unwrap();
-        let mut noise = fastrand::Rng::with_seed(7);
-        let mut value = || Some(std::iter::repeat_with(|| noise.u8(..)).take(30_000).collect());
-        let state = ["a", "b"].map(|key| StateChange { key: key.to_owned(), value: value() });
-        for number in [1, 2] {
-            drop(row.birth(number, &mut codec, &state).unwrap());
-        }
-        let db = named(&row.dir, "gen", 2).join("db");
-        let mut bytes = fs::read(&db).unwrap();
-        let tail = split_state(&mut codec, &state).unwrap().remove(0);
-        let at = bytes.windows(64).position(|window| window == &tail[..64]).unwrap();
-        bytes[at + 32] ^= 1;
-        fs::write(&db, bytes).unwrap();
-        let opened = row.open(2, &mut codec, true).unwrap().unwrap();
-        assert!(opened.healed);
-        assert_eq!(opened.before.iter().map(|generation| generation.number).collect::<Vec<_>>(), [1]);
-        assert_eq!(opened.folded.whole().len(), Folded::default().whole().len() + 2, "nothing of the state is lost");
-    }
 }

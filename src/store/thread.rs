@@ -12,8 +12,8 @@ use super::generation::said;
 use super::queue::{Queue, Waiter};
 use super::view::Shared;
 use super::{
-    AsideFrom, AsidePage, AsidePlace, Chunk, Commit, CutLimit, Error, Range, SaidSum, Sequence, Settled, StateChange,
-    Verified,
+    AsideFrom, AsidePage, AsidePlace, Chunk, Chunks, Commit, CutLimit, Error, Range, SaidSum, Sequence, Settled,
+    StateChange, Verified,
 };
 use crate::report::{Kind, Report};
 
@@ -34,8 +34,8 @@ type Returning<T, R> = oneshot::Sender<Result<R, Turned<T>>>;
 pub(super) enum Request {
     Commit(Box<Commit>, Returning<Box<Commit>, Option<RangeInclusive<Sequence>>>),
     NextRange(Waiter),
-    Read(Range, Reply<Vec<Chunk>>),
-    Ahead(Range, CutLimit, Reply<Option<(Range, Vec<Chunk>)>>),
+    Read(Range, Reply<Chunks>),
+    Ahead(Range, CutLimit, Reply<Option<(Range, Chunks)>>),
     Settle(String, Range, Option<Range>, Settled, Returning<Settled, bool>),
     Note(StateChange, Returning<StateChange, ()>),
     ReadAside(AsideFrom, Reply<AsidePage>),
@@ -157,7 +157,8 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
         match request {
             Request::Commit(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::NextRange(waiter) => drop(waiter.reply.send(Err(error.clone()))),
-            Request::Read(_, reply) | Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Read(_, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Ahead(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Settle(_, _, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),

@@ -188,7 +188,7 @@ async fn one_bad_row_is_found_by_halving_and_the_others_arrive() {
     assert_eq!(rejected.sequence, 618);
     assert!(rejected.reason.contains("sane"), "{}", rejected.reason);
     assert_eq!(engine.counts(), (999, 999));
-    let settled = done.settle(&crate::rig::events::chunks(run(), &observations));
+    let settled = done.settle(crate::rig::events::chunks(run(), &observations));
     assert_eq!((settled.delivered, settled.rejected, settled.aside.len()), (999, 1, 1));
     assert_eq!(settled.aside[0].reading, 617);
     assert_eq!(settled.aside[0].destination.as_deref(), Some("test"));

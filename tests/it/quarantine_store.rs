@@ -57,7 +57,7 @@ async fn drain(store: &Store, name: &str) -> Vec<Uuid> {
     let mut ids = Vec::new();
     while store.stat().destinations.iter().any(|to| to.name == name && to.waiting > 0) {
         let range = store.next_range(name, 0, 1, LIMIT).await.unwrap();
-        let chunks = store.read(&range).await.unwrap();
+        let chunks = store.read(&range).await.unwrap().collect::<Vec<_>>();
         let mut batch = Batch::new(name.into(), range.clone(), false, chunks, timeline(Unassigned::Forward));
         let mut rows = 0;
         assert!(batch.fill(|_, event| {
@@ -66,7 +66,7 @@ async fn drain(store: &Store, name: &str) -> Vec<Uuid> {
             std::ops::ControlFlow::Continue(())
         }));
         batch.tally.delivered = rows;
-        store.settle(name, &range, batch.settle(&[])).await.unwrap();
+        store.settle(name, &range, batch.settle([])).await.unwrap();
     }
     ids
 }

@@ -29,7 +29,7 @@ fn a_full_store_evicts_its_oldest_generation_and_says_so() {
             assert_balanced(&store);
             assert!(store.stat().disk_bytes <= settings.max_bytes, "{:?}", store.stat());
         }
-        let chunks = store.read(&held).await.unwrap();
+        let chunks = store.read(&held).await.unwrap().collect::<Vec<_>>();
         assert_eq!(chunks.len(), 1, "a range in hand is never evicted");
         store.settle("a", &held, Settled { delivered: held.count(), ..Settled::default() }).await.unwrap();
         let ledger = store.ledger();

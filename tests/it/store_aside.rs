@@ -111,7 +111,7 @@ fn what_is_for_one_destination_is_passed_over_by_the_other_and_keeps_its_run() {
         let store = open(&settings, &["a", "b"]);
         for (name, passed_over) in [("a", 2), ("b", 0)] {
             let range: Range = store.next_range(name, 0, 0, LIMIT).await.unwrap();
-            let chunks = store.read(&range).await.unwrap();
+            let chunks = store.read(&range).await.unwrap().collect::<Vec<_>>();
             let seen: Vec<_> = chunks.iter().map(|chunk| (chunk.run == run, chunk.only_for.as_deref())).collect();
             assert_eq!(seen, [(false, None), (true, Some("b"))]);
             let settled = Settled { delivered: 5 - passed_over, passed_over, ..Settled::default() };

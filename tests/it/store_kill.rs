@@ -59,7 +59,7 @@ fn store_child() {
             }
             if random.u8(..) < 160 {
                 let range = store.next_range("a", 0, 0, LIMIT).await.unwrap();
-                let these = readings(&range, &store.read(&range).await.unwrap());
+                let these = readings(&range, &store.read(&range).await.unwrap().collect::<Vec<_>>());
                 assert_eq!(these.len() as u64, range.count());
                 // Sent before the cursor moves: a repeat is allowed, a gap is not.
                 note(format!("sent {} {}\n", these[0], these[these.len() - 1] + 1));

@@ -76,7 +76,7 @@ proptest! {
                     }
                     prop_assert_eq!(range.first, model.cursors[to] + 1);
                     prop_assert!(range.last <= model.stored && range.last >= range.first);
-                    let chunks = runtime.block_on(store.read(&range)).unwrap();
+                    let chunks = runtime.block_on(store.read(&range)).unwrap().collect::<Vec<_>>();
                     prop_assert_eq!(readings(&range, &chunks), (range.first - 1..range.last).collect::<Vec<_>>());
                     prop_assert_eq!(&chunks[0].observations[0], &observation(range.first - 1));
                     model.in_hand[to] = Some(range);

@@ -114,7 +114,7 @@ pub(crate) async fn drain(store: &Store, name: &str) -> Vec<u64> {
     let mut seen = Vec::new();
     while waiting(store, name) > 0 {
         let range = store.next_range(name, 0, 0, LIMIT).await.unwrap();
-        let chunks = store.read(&range).await.unwrap();
+        let chunks = store.read(&range).await.unwrap().collect::<Vec<_>>();
         let these = readings(&range, &chunks);
         let delivered = these.len() as u64;
         let settled = Settled { delivered, damaged: range.count() - delivered, ..Settled::default() };

@@ -1,8 +1,6 @@
 //! An event as a record, and what is needed to send one again.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -12,7 +10,7 @@ use uuid::fmt::Hyphenated;
 
 use crate::event::Event;
 use crate::forward::json;
-use crate::forward::rows::{Batch, Prepared};
+use crate::forward::rows::Batch;
 use crate::report::Report;
 use crate::store::Sequence;
 
@@ -21,11 +19,6 @@ use super::context::Flight;
 
 /// The version of the value's form, in the header `schema`.
 const SCHEMA: &str = "1";
-
-/// The value of a usual event, and a little more.
-const USUAL_BYTES: usize = 512;
-/// What lines rendered ahead take at once: below the size from which the store's setting of malloc asks the kernel.
-const PIECE_BYTES: usize = 64 * 1024;
 
 /// What a batch's frame and a record's own fields take at most, beside key, value and headers.
 const FRAME: usize = 61 + 41;
@@ -161,89 +154,8 @@ fn queue(
     Err((record.headers, why))
 }
 
-/// A batch's lines, rendered before their turn. They lie in pieces, each given back as soon as its lines are queued:
-/// librdkafka has its own copy, and the two together would be the largest thing in memory.
-#[derive(Debug)]
-pub(in crate::forward) struct Lines {
-    pieces: VecDeque<Piece>,
-    gateway: Arc<str>,
-    /// How many of the first piece went out.
-    gone: usize,
-}
-
-/// Lines one behind the other.
-#[derive(Debug)]
-struct Piece {
-    payloads: Vec<u8>,
-    ends: Vec<End>,
-}
-
-/// Where a line ends, and what it is.
-#[derive(Debug)]
-struct End {
-    nth: usize,
-    id: Uuid,
-    key: Arc<str>,
-    end: usize,
-}
-
-impl Piece {
-    fn new() -> Piece {
-        Piece { payloads: Vec::with_capacity(PIECE_BYTES), ends: Vec::with_capacity(PIECE_BYTES / USUAL_BYTES) }
-    }
-
-    /// Whether a usual line fits in.
-    fn has_room(&self) -> bool {
-        self.payloads.len() + USUAL_BYTES <= PIECE_BYTES
-    }
-}
-
-impl Lines {
-    /// Renders a whole batch. `None` when its basis is unknown.
-    pub(in crate::forward) fn of(batch: &mut Batch) -> Option<Lines> {
-        let gateway = batch.gateway()?;
-        let (first, mut pieces, mut piece) = (batch.range.first, VecDeque::new(), Piece::new());
-        let known = batch.fill(|sequence, event| {
-            if !piece.has_room() {
-                pieces.push_back(std::mem::replace(&mut piece, Piece::new()));
-            }
-            value(&mut piece.payloads, event);
-            let (key, end) = (event.device_id.clone(), piece.payloads.len());
-            piece.ends.push(End { nth: nth(sequence, first), id: event.event_id, key, end });
-            ControlFlow::Continue(())
-        });
-        pieces.push_back(piece);
-        known.then_some(Lines { pieces, gateway, gone: 0 })
-    }
-
-    /// Hands out the next lines until `each` breaks. `true`: none is left.
-    fn hand_out(&mut self, each: &mut impl FnMut(Line<'_>) -> ControlFlow<()>) -> bool {
-        while let Some(Piece { payloads, ends }) = self.pieces.front() {
-            let mut start = self.gone.checked_sub(1).map_or(0, |last| ends[last].end);
-            while let Some(End { nth, id, key, end }) = ends.get(self.gone) {
-                self.gone += 1;
-                let line = Line { nth: *nth, id: *id, key, payload: &payloads[start..*end], gateway: &self.gateway };
-                start = *end;
-                if each(line).is_break() {
-                    return false;
-                }
-            }
-            self.pieces.pop_front();
-            self.gone = 0;
-        }
-        true
-    }
-}
-
-/// Hands out the batch's next lines until `each` breaks: those that were rendered ahead, or each as it is rendered. `false`
-/// when the batch's basis is unknown.
+/// Hands out the batch's next lines, each as it is rendered, until `each` breaks. `false` when the batch's basis is unknown.
 pub(super) fn lines(batch: &mut Batch, mut each: impl FnMut(Line<'_>) -> ControlFlow<()>) -> bool {
-    if let Prepared::Kafka(mut lines) = std::mem::take(&mut batch.prepared) {
-        if !lines.hand_out(&mut each) {
-            batch.prepared = Prepared::Kafka(lines);
-        }
-        return true;
-    }
     let (first, mut room) = (batch.range.first, Vec::new());
     batch.fill(|sequence, event| {
         room.clear();
