@@ -114,7 +114,7 @@ impl Kind {
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(settings) => settings.batch,
             #[cfg(feature = "kafka")]
-            Kind::Kafka(settings) => settings.batch,
+            Kind::Kafka(settings) => settings.batch(),
         }
     }
 }

@@ -31,6 +31,9 @@ use plain::Plain;
 
 pub use survey::{Found, survey};
 
+/// Rows of the largest transaction.
+const MOST_IN_TRANSACTION: u64 = 20_000;
+
 /// The usual topic of events.
 pub const DEFAULT_TOPIC: &str = "biometric-events";
 
@@ -89,6 +92,20 @@ impl Settings {
             user: None,
             password_file: None,
             batch: BatchLimit { usual_rows: 10_000, most_rows: 40_000, bytes: 8 << 20 },
+        }
+    }
+
+    /// How large a batch may be. A transaction is smaller: it has to be through within its timeout, a batch in hand is never
+    /// cut anew, and a connection may become slow.
+    pub(super) fn batch(&self) -> BatchLimit {
+        let BatchLimit { usual_rows, most_rows, bytes } = self.batch;
+        if !self.exactly_once {
+            return self.batch;
+        }
+        BatchLimit {
+            usual_rows: usual_rows.min(MOST_IN_TRANSACTION),
+            most_rows: most_rows.min(MOST_IN_TRANSACTION),
+            bytes,
         }
     }
 }
@@ -151,5 +168,19 @@ impl Kafka {
     /// Sends reports to the topic of their kind. They go at least once.
     pub async fn report(&mut self, kind: Kind, reports: &[Report]) -> Result<(), Refusal> {
         self.plain.report(kind, reports).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_transaction_is_through_in_time_at_a_megabit_per_second() {
+        let settings = Settings { exactly_once: true, ..Settings::new(vec!["a:9092".into()], "events") };
+        // An event took 38 to 42.2 bytes in zstd (docs/decisions/2026-11-26-kafka-drain.md); the reports may take 8.5 s.
+        let bits_per_second = settings.batch().most_rows as f64 * 42.2 * 8.0 / 8.5;
+        assert!(bits_per_second < 1e6, "{bits_per_second}");
+        assert_eq!(Settings { exactly_once: false, ..settings.clone() }.batch(), settings.batch);
     }
 }

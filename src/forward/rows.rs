@@ -1,7 +1,8 @@
 //! From a range's chunks to rows: resolve as of the range's versions, set aside what is parked, count what is missing.
 //!
 //! A batch hands out its rows one by one: it unpacks a chunk when its turn comes and drops each observation behind it, so
-//! what stays in memory is what the destination keeps. The same range gives the same rows in the same order at every retry, also after a restart.
+//! what stays in memory is what the destination keeps. The same range gives the same rows in the same order at every
+//! retry, also after a restart.
 
 use std::fmt;
 use std::ops::ControlFlow;

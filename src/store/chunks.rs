@@ -7,8 +7,8 @@ use super::chunk::Decoder;
 use super::{Chunk, Sequence};
 
 /// The chunks of a range in their order, each unpacked when it is asked for, so that a long range costs little memory and
-/// the store's thread no time. One that is damaged is left out and said in the log: what the range counts and did not come is
-/// damaged.
+/// the store's thread no time. One that is damaged is left out and said in the log: what the range counts and did not
+/// come is damaged.
 pub struct Chunks {
     records: vec::IntoIter<(Sequence, sled::IVec)>,
     decoder: Decoder,

@@ -102,8 +102,8 @@ impl Queue {
         Ok(entries.filter_map(record).collect())
     }
 
-    /// The range that a cut behind this one would give, under the same versions, and its chunks. Nothing is cut: it may be gone when it
-    /// is wanted.
+    /// The range that a cut behind this one would give, under the same versions, and its chunks. Nothing is cut: it may
+    /// be gone when it is wanted.
     pub(super) fn ahead(&mut self, range: &Range, limit: CutLimit) -> Result<Option<(Range, Chunks)>, Error> {
         let Some((first, last)) = self.cut(range.last + 1, limit)? else { return Ok(None) };
         let next = Range { first, last, ..range.clone() };
