@@ -67,7 +67,7 @@ fn main() {
 
 fn drain(warehouse: &Warehouse, backlog: &Backlog, dir: &Path) -> Run {
     let (database, beside) = (warehouse.database(), warehouse.database());
-    let gateway = backlog.drain(dir, &warehouse.destination(&database));
+    let gateway = backlog.drain(dir, &warehouse.destination(&database)).cost;
     let count = warehouse.ask(&format!("SELECT count() FROM {database}.biometric_events FORMAT TSV"));
     assert_eq!(String::from_utf8(count).unwrap().trim(), backlog.events.to_string(), "each once");
     let bare = warehouse.bare(&warehouse.blocks(&database), &beside, backlog.events);

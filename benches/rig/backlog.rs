@@ -19,6 +19,16 @@ const EVENTS_PER_FRAME: u64 = 2;
 /// A process that does nothing for so long is done; on a crowded machine a second is too short.
 const IDLE: Duration = Duration::from_secs(4);
 
+/// What a drain came to.
+pub(crate) struct Drained {
+    /// Of the whole process.
+    pub(crate) cost: Cost,
+    /// From its start until the first look at which something was acknowledged: the store opens, the destination is found.
+    pub(crate) start: Duration,
+    /// Events a second from that look on.
+    pub(crate) rate: f64,
+}
+
 /// A full store, which is copied for each drain.
 pub(crate) struct Backlog {
     dir: PathBuf,
@@ -57,7 +67,7 @@ impl Backlog {
     }
 
     /// Drains a copy into this destination, named `out`; ends when nothing waits.
-    pub(crate) fn drain(&self, to: &Path, destination: &str) -> Cost {
+    pub(crate) fn drain(&self, to: &Path, destination: &str) -> Drained {
         let copied = Command::new("cp").arg("-r").arg(&self.dir).arg(to).status().unwrap();
         assert!(copied.success());
         // On the disk before the clock starts.
@@ -68,10 +78,18 @@ impl Backlog {
         let start = Instant::now();
         let child = biogate(&config, &["run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let pid = child.id();
-        while waiting(to) != Some(0) {
-            std::thread::sleep(Duration::from_millis(10));
+        let mut first = None;
+        loop {
+            let (now, waiting) = (start.elapsed(), waiting(to));
+            if let Some(left) = waiting.filter(|left| *left < self.events) {
+                first.get_or_insert((now, left));
+            }
+            if waiting == Some(0) {
+                break;
+            }
             assert!(state(pid) != 'Z', "it ended: {}", fs::read_to_string(to.join("log")).unwrap());
-            assert!(start.elapsed() < Duration::from_secs(600), "{:?} wait", waiting(to));
+            assert!(now < Duration::from_secs(600), "{waiting:?} wait");
+            std::thread::sleep(Duration::from_millis(10));
         }
         let cost = Cost {
             wall: start.elapsed(),
@@ -84,7 +102,8 @@ impl Backlog {
         assert_eq!(tally["delivered"].as_u64(), Some(self.events), "{tally}");
         end(child, Signal::TERM);
         fs::remove_dir_all(to).unwrap();
-        cost
+        let (start, left) = first.unwrap();
+        Drained { cost, start, rate: left as f64 / (cost.wall - start).as_secs_f64() }
     }
 }
 

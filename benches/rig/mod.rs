@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,11 +24,23 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("BIOGATE").map_or_else(|| env!("CARGO_BIN_EXE_biogate").into(), PathBuf::from)
 }
 
+/// The allocator's settings in systemd/biogate.service.
+const ALLOCATOR: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
+
+/// Starts this bench anew where it has other allocator settings than the gateway: glibc reads them once.
+pub(crate) fn with_the_units_allocator() {
+    if ALLOCATOR.iter().all(|(name, value)| std::env::var(name).is_ok_and(|set| set == *value)) {
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    panic!("{}", again.args(std::env::args_os().skip(1)).envs(ALLOCATOR).exec());
+}
+
 /// The binary with the environment of systemd/biogate.service.
 pub(crate) fn biogate(config: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
     command.arg("--config").arg(config).args(arguments);
-    command.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
+    command.envs(ALLOCATOR);
     command.stdin(Stdio::null());
     command
 }

@@ -105,6 +105,10 @@ async fn deliver(
                 manners.retry.succeeded(plan.began.elapsed());
                 return manners.pace.delivered(took, waiting.saturating_sub(rows));
             }
+            Delivery::Underway(underway) => {
+                batch = underway;
+                continue;
+            }
             Delivery::Later(again, refusal) => {
                 batch = again;
                 refusal

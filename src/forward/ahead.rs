@@ -4,12 +4,16 @@
 //! and its rows. So the range behind the one in hand is read and rendered before its turn, one at a time and no larger than
 //! any batch. It is not in hand: it becomes so, durably, in the record that moves the cursor past the one before, and
 //! nothing of it is sent earlier. Whatever speaks against it, it is dropped, and its range is cut as if nothing had been.
+//!
+//! Where batches may overlap it does not wait for that record. As soon as the last rows of the one before are on their way,
+//! the range in hand is extended by its range, durably, and its rows follow; the one before is then settled as the front of
+//! what is in hand. So the connection is never idle, and at most two batches are in hand.
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
 use super::run::{Forwarder, Gate, State};
-use crate::forward::rows::Batch;
+use crate::forward::rows::{Batch, Behind};
 use crate::store::{self, Range};
 
 /// A batch that is being made ready, or is.
@@ -26,8 +30,11 @@ impl Forwarder {
     /// Begins to make the batch behind this one ready, where a whole one waits there. Not under a failover, which may take
     /// the next range elsewhere, and not while something fails: then the next batch may have to be smaller, and hours pass
     /// with it in memory.
-    pub(super) fn look_ahead(&mut self, range: &Range) {
-        let out = self.out();
+    pub(super) fn look_ahead(&mut self, batch: &mut Batch) {
+        if matches!(batch.behind, Behind::InHand(_)) {
+            return;
+        }
+        let (range, out) = (&batch.range, self.out());
         let limit = out.limit.cut(&out.retry, &out.pace);
         let behind = self.store.waiting(&self.name).saturating_sub(range.count());
         if self.failover.is_some() || !out.retry.is_calm() || behind < limit.max_observations {
@@ -37,6 +44,7 @@ impl Forwarder {
         let Some(versions) = timeline.newest() else { return };
         let after = Range { anchors: versions.anchors, basis: versions.basis, ..range.clone() };
         let (store, name, kind) = (self.store.clone(), out.name.clone(), out.kind.clone());
+        batch.behind = if kind.overlaps() { Behind::Coming } else { Behind::Nothing };
         self.ahead = Some(Ahead(tokio::spawn(async move {
             let Some((range, chunks)) = store.ahead(&after, limit).await? else { return Ok(None) };
             let mut batch = Batch::new(name, range, false, chunks, timeline);
@@ -59,6 +67,16 @@ impl Forwarder {
         // What changed meanwhile counts from the next range on, and this one is not cut yet.
         let newest = self.inputs.timeline.borrow().newest()?;
         ((newest.anchors, newest.basis) == (batch.range.anchors, batch.range.basis)).then_some(batch)
+    }
+
+    /// Puts the batch that was made ready in hand behind one whose rows are all on their way.
+    pub(super) async fn let_follow(&mut self, mut batch: Batch) -> Result<Batch, store::Error> {
+        batch.behind = match self.made_ready().await {
+            Some(next) if self.store.extend(&self.name, &next.range).await? => Behind::InHand(Box::new(next)),
+            // Its turn comes when this one is settled.
+            Some(_) | None => Behind::Nothing,
+        };
+        Ok(batch)
     }
 
     /// Goes on with a batch that is in hand since its forerunner's cursor moved. Reports have their turn before it.

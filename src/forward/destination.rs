@@ -108,13 +108,25 @@ impl Kind {
         prepared.map(|prepared| batch.prepared = prepared).is_some()
     }
 
+    /// Whether a batch may leave while the one before it is on its way.
+    pub(super) fn overlaps(&self) -> bool {
+        match self {
+            Kind::File(_) => false,
+            #[cfg(feature = "clickhouse")]
+            Kind::ClickHouse(_) => false,
+            // Two transactions at once there are not.
+            #[cfg(feature = "kafka")]
+            Kind::Kafka(settings) => !settings.exactly_once,
+        }
+    }
+
     pub(crate) fn batch(&self) -> BatchLimit {
         match self {
             Kind::File(settings) => settings.batch,
             #[cfg(feature = "clickhouse")]
             Kind::ClickHouse(settings) => settings.batch,
             #[cfg(feature = "kafka")]
-            Kind::Kafka(settings) => settings.batch(),
+            Kind::Kafka(settings) => settings.batch,
         }
     }
 }

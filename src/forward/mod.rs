@@ -58,6 +58,9 @@ impl BatchLimit {
 pub enum Delivery {
     /// Every row is delivered or rejected.
     Done(Batch),
+    /// Every row is on its way, and there is room for the batch behind. Goes on with the next call, whether that came or
+    /// not.
+    Underway(Batch),
     /// Not now. The batch goes on where it stopped.
     Later(Batch, Refusal),
     /// Not now. The range is read and rendered again.

@@ -35,6 +35,8 @@ pub struct Batch {
     pending: Pending,
     /// Rows that were rendered before the batch's turn.
     pub(super) prepared: Prepared,
+    /// What may leave before every row of this one is acknowledged.
+    pub(super) behind: Behind,
     /// What became of the rows so far.
     pub tally: Tally,
 }
@@ -48,6 +50,18 @@ pub(super) enum Prepared {
     /// An insert.
     #[cfg(feature = "clickhouse")]
     ClickHouse(Whole),
+}
+
+/// The batch that leaves behind another while that one's last rows are on their way. Its range is in hand with the other's.
+#[derive(Debug, Default)]
+pub(super) enum Behind {
+    /// None, until this one is settled.
+    #[default]
+    Nothing,
+    /// It is being made ready: to be asked for, by [`Delivery::Underway`](super::Delivery::Underway), once there is room.
+    Coming,
+    /// It may go.
+    InHand(Box<Batch>),
 }
 
 /// The outcome of a batch, row by row.
@@ -133,6 +147,7 @@ impl Batch {
             timeline,
             pending,
             prepared: Prepared::Nothing,
+            behind: Behind::Nothing,
             tally: Tally::default(),
         }
     }
@@ -158,6 +173,14 @@ impl Batch {
             }
         }
         true
+    }
+
+    /// All that is in hand: its range and that of the batch behind it.
+    pub(super) fn in_hand(&self) -> Range {
+        match &self.behind {
+            Behind::InHand(behind) => Range { last: behind.range.last, ..self.range.clone() },
+            Behind::Nothing | Behind::Coming => self.range.clone(),
+        }
     }
 
     /// The hub's name in its rows. `None` when the timeline lacks the range's basis.

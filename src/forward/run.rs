@@ -16,7 +16,7 @@ use crate::forward::probe::Probes;
 use crate::forward::refusal::{Refusal, Trouble};
 use crate::forward::reporting::Reporting;
 use crate::forward::retry::Retry;
-use crate::forward::rows::Batch;
+use crate::forward::rows::{Batch, Behind};
 use crate::forward::{BatchLimit, Delivery, Destination, Kind, Settings, switch};
 use crate::resolve::Timeline;
 use crate::store::{self, Range, Settled, Store};
@@ -290,29 +290,33 @@ impl Forwarder {
         Ok(State::Deliver(batch))
     }
 
-    async fn deliver(&mut self, batch: Batch) -> Result<State, store::Error> {
+    async fn deliver(&mut self, mut batch: Batch) -> Result<State, store::Error> {
         if !self.note_halved(&batch).await? {
             return Ok(State::Stopped);
         }
         crash_point!("forward.send.before");
-        let range = batch.range.clone();
-        self.look_ahead(&range);
+        self.look_ahead(&mut batch);
         let began = self.started.elapsed();
         let hangs_at = self.failover.as_ref().map(|failover| self.started + failover.hangs_at(began));
         let mut stop = self.inputs.stop.clone();
-        let out = self.out_mut();
-        out.health.enter(Doing::Delivering);
-        let delivery = tokio::select! {
-            delivery = out.destination.deliver(batch) => delivery,
-            () = deadline(&mut stop) => return Ok(State::Stopped),
-            () = at(hangs_at) => return Ok(self.hangs(range, began)),
-        };
-        let (refusal, partly, then) = match delivery {
-            Delivery::Done(batch) => {
-                return Ok(State::Settle { batch, took: self.started.elapsed().saturating_sub(began) });
+        self.out().health.enter(Doing::Delivering);
+        let (refusal, partly, then) = loop {
+            let range = batch.in_hand();
+            let delivery = tokio::select! {
+                delivery = self.outs[self.active].destination.deliver(batch) => delivery,
+                () = deadline(&mut stop) => return Ok(State::Stopped),
+                () = at(hangs_at) => return Ok(self.hangs(range, began)),
+            };
+            match delivery {
+                Delivery::Done(batch) => {
+                    return Ok(State::Settle { batch, took: self.started.elapsed().saturating_sub(began) });
+                }
+                Delivery::Underway(underway) => batch = self.let_follow(underway).await?,
+                Delivery::Later(batch, refusal) => {
+                    break (refusal, batch.tally.delivered > 0, State::Deliver(batch));
+                }
+                Delivery::Again(refusal) => break (refusal, false, State::Read { range, resumed: true }),
             }
-            Delivery::Later(batch, refusal) => (refusal, batch.tally.delivered > 0, State::Deliver(batch)),
-            Delivery::Again(refusal) => (refusal, false, State::Read { range, resumed: true }),
         };
         self.ahead = None;
         let out = self.out_mut();
@@ -345,8 +349,9 @@ impl Forwarder {
         })
     }
 
-    async fn settle(&mut self, batch: Batch, took: Duration) -> Result<State, store::Error> {
+    async fn settle(&mut self, mut batch: Batch, took: Duration) -> Result<State, store::Error> {
         let range = batch.range.clone();
+        let behind = std::mem::take(&mut batch.behind);
         let (rows, bytes) = (batch.tally.delivered, batch.tally.bytes);
         let (rejected, parked, damaged) = (batch.tally.rejected.len(), batch.tally.parked.len(), batch.damaged());
         if rejected > 0 || damaged > 0 {
@@ -370,9 +375,10 @@ impl Forwarder {
         out.retry.succeeded(now);
         out.pace.delivered(took, waiting);
         out.health.delivered(rows, bytes);
-        match next.filter(|_| in_hand) {
-            Some(next) => self.go_on(next).await,
-            None => Ok(State::Gate),
+        match (behind, next.filter(|_| in_hand)) {
+            (Behind::InHand(behind), _) => self.go_on(*behind).await,
+            (_, Some(next)) => self.go_on(next).await,
+            (_, None) => Ok(State::Gate),
         }
     }
 

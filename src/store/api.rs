@@ -183,6 +183,11 @@ impl Range {
     pub fn count(&self) -> u64 {
         (self.last + 1).saturating_sub(self.first)
     }
+
+    /// Whether the other begins with it, or is it.
+    pub(super) fn is_front_of(&self, whole: &Range) -> bool {
+        self.last <= whole.last && *self == Range { last: self.last, ..whole.clone() }
+    }
 }
 
 /// How large a range may be. One chunk is always allowed.
@@ -194,7 +199,7 @@ pub struct CutLimit {
     pub max_bytes: u64,
 }
 
-/// One commit's observations, as read back.
+/// Observations of one commit, all of them or a part, as read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chunk {
     /// The run that their reading numbers belong to.

@@ -24,7 +24,7 @@ use zstd::bulk::{Compressor, Decompressor};
 
 use super::cbor::Writer;
 use super::damage::{Damaged, NO_KEY};
-use super::rows::{Texts, read_observations, write_observations};
+use super::rows::{Reading, Texts, write_observations};
 use super::seal::Key;
 use super::{Chunk, Error, Sequence};
 use crate::observation::Observation;
@@ -227,6 +227,14 @@ impl Decoder {
 
     /// The observations of a chunk. Total: any bytes give a chunk or say what is wrong.
     pub(super) fn decode(&mut self, chunk: &[u8]) -> Result<Chunk, Damaged> {
+        let mut raw = Vec::new();
+        let (header, mut reading) = self.unpack(chunk, &mut raw)?;
+        let observations = reading.next(&raw, header.count)?;
+        Ok(Chunk { run: header.run, first: header.first, only_for: reading.end(&raw)?, observations })
+    }
+
+    /// Puts a chunk's body into `raw`, from which its observations can be read one after the other.
+    pub(super) fn unpack(&mut self, chunk: &[u8], raw: &mut Vec<u8>) -> Result<(Header, Reading), Damaged> {
         let header = Header::verify(chunk)?;
         let body = &chunk[HEADER_BYTES..header.length()];
         let unsealed;
@@ -237,8 +245,10 @@ impl Decoder {
         } else {
             body
         };
-        let raw = self.decompressor.decompress(packed, header.raw).map_err(|_| Damaged("it does not decompress"))?;
-        let (observations, only_for) = read_observations(&raw, header.count)?;
-        Ok(Chunk { run: header.run, first: header.first, only_for, observations })
+        raw.clear();
+        raw.reserve(header.raw);
+        self.decompressor.decompress_to_buffer(packed, raw).map_err(|_| Damaged("it does not decompress"))?;
+        let reading = Reading::begin(raw, header.count)?;
+        Ok((header, reading))
     }
 }

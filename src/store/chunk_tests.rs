@@ -5,8 +5,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::Chunks;
 use super::chunk::Codec;
 use super::damage::{Damaged, WRONG_KEY};
+use super::record::{Kind, Place, build};
+use super::rows::Reading;
 use super::seal::Key;
 use crate::observation::{Counted, DeviceTime, EventType, Observation, Value};
 use crate::reading::{BootId, Heard, RunId};
@@ -98,6 +101,33 @@ proptest! {
     }
 
     #[test]
+    fn chunks_come_in_parts_that_are_their_observations_and_a_damaged_one_is_left_out(
+        observations in prop::collection::vec(observation(), 1..40),
+        only_for in prop::option::of(".{0,12}"),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut codec = codec(None);
+        let count = observations.len() as u64;
+        let mut record = |first: u64| {
+            let chunk = codec.encode(RUN, first, only_for.as_deref(), &observations).unwrap();
+            let place = Place { kind: Kind::Queue, generation: 1, record: 0 };
+            (first, build(place, false, &chunk, &[]))
+        };
+        let mut records = [1, 1 + count, 1 + 2 * count].map(&mut record);
+        let length = records[1].1.len();
+        records[1].1.truncate(cut.index(length));
+        let records = records.map(|(first, record)| (first, sled::IVec::from(record))).to_vec();
+        let mut expected = (1..).zip(observations.iter()).chain((1 + 2 * count..).zip(observations.iter()));
+        for chunk in Chunks::new(records, codec.decoder().unwrap()) {
+            prop_assert_eq!((chunk.run, chunk.only_for.as_deref()), (RUN, only_for.as_deref()));
+            for (sequence, observation) in (chunk.first..).zip(&chunk.observations) {
+                prop_assert_eq!(expected.next(), Some((sequence, observation)));
+            }
+        }
+        prop_assert_eq!(expected.next(), None);
+    }
+
+    #[test]
     fn a_chunk_that_is_cut_or_changed_is_told_from_a_whole_one(
         observations in prop::collection::vec(observation(), 1..10),
         at in any::<prop::sample::Index>(),
@@ -115,7 +145,11 @@ proptest! {
 
     #[test]
     fn any_bytes_are_refused_or_read_and_never_panic(raw in prop::collection::vec(any::<u8>(), 0..200), count in 0..9u64) {
-        let _any: Result<(Vec<Observation>, Option<Arc<str>>), Damaged> = super::rows::read_observations(&raw, count);
+        let read = |raw: &[u8]| -> Result<_, Damaged> {
+            let mut reading = Reading::begin(raw, count)?;
+            Ok((reading.next(raw, count)?, reading.end(raw)?))
+        };
+        let _any: Result<(Vec<Observation>, Option<Arc<str>>), Damaged> = read(&raw);
         prop_assert!(codec(None).decode(&raw).is_err());
     }
 }

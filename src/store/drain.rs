@@ -117,8 +117,8 @@ impl Queue {
         next.is_some_and(|known| known.first.max(cursor) == range.first && range.last <= known.last)
     }
 
-    /// Moves a cursor past its range. Durable with the next record; written at once when a generation can go with it, and
-    /// when `next` goes in hand, in the same record. Returns whether it did.
+    /// Moves a cursor past its range, or past the front of it. Durable with the next record; written at once when a
+    /// generation can go with it, and when `next` goes in hand, in the same record. Returns whether it did.
     pub(super) fn settle(
         &mut self,
         name: &str,
@@ -126,11 +126,12 @@ impl Queue {
         settled: Settled,
         next: Option<Range>,
     ) -> Result<bool, Error> {
-        let in_hand = self.own.destinations.get(name).and_then(|to| to.range.clone());
-        if in_hand.as_ref() != Some(range) {
+        let Some(whole) = self.in_hand(name).filter(|whole| range.is_front_of(whole)) else {
             let what = format!("{name} has another range in hand than {}..={}", range.first, range.last);
             return Err(Error::Refused { what });
-        }
+        };
+        let rest = (range.last < whole.last).then(|| Range { first: range.last + 1, ..whole });
+        let next = next.filter(|_| rest.is_none());
         let counted = settled.delivered + settled.rejected + settled.parked + settled.passed_over + settled.damaged;
         if counted > range.count() {
             let what = format!("{counted} observations settled of {} in the range", range.count());
@@ -148,7 +149,7 @@ impl Queue {
         crash_point!("store.cursor.before");
         if let Some(destination) = self.own.destination_mut(name) {
             destination.cursor = range.last + 1;
-            destination.range = None;
+            destination.range = rest;
             destination.tally.delivered += settled.delivered;
             destination.tally.rejected += settled.rejected;
             destination.tally.parked += settled.parked;
@@ -165,7 +166,7 @@ impl Queue {
         }
         let next = next.filter(|next| self.could_cut(range.last + 1, next));
         let in_hand = match next {
-            Some(next) => self.hand_over(name, range.last + 1, next)?,
+            Some(next) => self.hand_over(name, range.last + 1, None, next)?,
             None => {
                 if drained {
                     self.write_if_room()?;
@@ -177,16 +178,35 @@ impl Queue {
         Ok(in_hand)
     }
 
-    /// Puts a range in hand behind one that is settled. `false`: there is no room for the record, and nothing is in hand.
-    fn hand_over(&mut self, name: &str, cursor: Sequence, next: Range) -> Result<bool, Error> {
+    /// Puts a range in hand behind the one that is, so that both are one range; durable. `false`: they lie in two
+    /// generations or have other versions, or there is no room for the record; then nothing changes.
+    pub(super) fn extend(&mut self, name: &str, next: &Range) -> Result<bool, Error> {
+        let Some(before) = self.in_hand(name) else { return Ok(false) };
+        let whole = Range { last: next.last, ..before.clone() };
+        let follows = *next == Range { first: before.last + 1, ..whole.clone() } && next.last > before.last;
+        let mut known = self.own.generations.values();
+        if !follows || !known.any(|known| known.first <= whole.first && known.last >= whole.last) {
+            return Ok(false);
+        }
+        let extended = self.hand_over(name, before.first, Some(before), whole)?;
+        self.publish();
+        Ok(extended)
+    }
+
+    /// Puts `next` in hand in place of `before`. `false`: there is no room for the record, and all is as it was.
+    fn hand_over(&mut self, name: &str, cursor: Sequence, before: Option<Range>, next: Range) -> Result<bool, Error> {
         self.hold(name, next.first, Some(next));
         crash_point!("store.range.before");
         let written = self.write_if_room()?;
         crash_point!("store.range.after");
         if !written {
-            self.hold(name, cursor, None);
+            self.hold(name, cursor, before);
         }
         Ok(written)
+    }
+
+    fn in_hand(&self, name: &str) -> Option<Range> {
+        self.own.destinations.get(name)?.range.clone()
     }
 
     /// Writes what changed. `false`: there is no room for the record, so the next one takes it along.

@@ -98,8 +98,8 @@ impl Store {
         self.wait(answer).await
     }
 
-    /// Moves the cursor past the range. Durable with the next record (`next_range`, `commit` or `close`); entries set
-    /// aside are durable at once.
+    /// Moves the cursor past the range, which is the one in hand or its front; the rest stays in hand. Durable with the
+    /// next record (`next_range`, `commit` or `close`); entries set aside are durable at once.
     pub async fn settle(&self, destination: &str, range: &Range, settled: Settled) -> Result<(), Error> {
         self.settle_then(destination, range, settled, None).await.map(|_| ())
     }
@@ -116,6 +116,14 @@ impl Store {
         let request =
             |settled, reply| Request::Settle(destination.to_owned(), range.clone(), next.cloned(), settled, reply);
         self.until_there_is_room("settling", settled, request).await
+    }
+
+    /// Puts `next`, which [`Store::ahead`] gave for the range in hand, in hand with it: both are one range from then on,
+    /// at once durable. `false`: they cannot be one, or its record has no room; nothing changed.
+    pub async fn extend(&self, destination: &str, next: &Range) -> Result<bool, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Extend(destination.to_owned(), next.clone(), reply)).await?;
+        self.within_deadline("putting a range in hand", self.wait(answer)).await
     }
 
     /// The range that would follow this one, under the same versions, and its chunks as [`Store::read`] gives them; `None`

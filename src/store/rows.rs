@@ -177,30 +177,66 @@ impl Tables {
     }
 }
 
-/// The observations, and the one destination that they are for.
-pub(super) fn read_observations(raw: &[u8], count: u64) -> Result<(Vec<Observation>, Option<Arc<str>>), Damaged> {
-    let mut reader = Reader(raw);
-    let parts = reader.array()?;
-    if !(3..=4).contains(&parts) {
-        return Err(Damaged("a chunk has three or four parts"));
+/// How far a chunk's body has been read. The bytes are the caller's, the same at every call.
+pub(super) struct Reading {
+    tables: Tables,
+    /// One part more names the destination that the observations are for.
+    has_destination: bool,
+    /// Bytes read.
+    at: usize,
+    /// Observations left.
+    left: u64,
+    reading: u64,
+    ms: u64,
+}
+
+impl Reading {
+    /// Reads what stands before the observations.
+    pub(super) fn begin(raw: &[u8], count: u64) -> Result<Reading, Damaged> {
+        let mut reader = Reader(raw);
+        let parts = reader.array()?;
+        if !(3..=4).contains(&parts) {
+            return Err(Damaged("a chunk has three or four parts"));
+        }
+        let texts = (0..reader.array()?).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
+        let boots = (0..reader.array()?)
+            .map(|_| Uuid::from_slice(reader.bytes()?).map(BootId).map_err(|_| Damaged("a boot id has 16 bytes")))
+            .collect::<Result<_, _>>()?;
+        if reader.array()? as u64 != count {
+            return Err(Damaged("the header counts other observations"));
+        }
+        let (tables, at) = (Tables { texts, boots }, raw.len() - reader.0.len());
+        Ok(Reading { tables, has_destination: parts == 4, at, left: count, reading: 0, ms: 0 })
     }
-    let texts = (0..reader.array()?).map(|_| reader.text().map(Arc::from)).collect::<Result<_, _>>()?;
-    let boots = (0..reader.array()?)
-        .map(|_| Uuid::from_slice(reader.bytes()?).map(BootId).map_err(|_| Damaged("a boot id has 16 bytes")))
-        .collect::<Result<_, _>>()?;
-    let tables = Tables { texts, boots };
-    if reader.array()? as u64 != count {
-        return Err(Damaged("the header counts other observations"));
+
+    pub(super) fn left(&self) -> u64 {
+        self.left
     }
-    let mut observations = Vec::with_capacity(count as usize);
-    let (mut reading, mut ms) = (0u64, 0u64);
-    for _ in 0..count {
-        let observation = read_observation(&mut reader, &tables, reading, ms)?;
-        (reading, ms) = (observation.reading, observation.heard.ms);
-        observations.push(observation);
+
+    pub(super) fn has_destination(&self) -> bool {
+        self.has_destination
     }
-    let only_for = if parts == 4 { Some(Arc::from(reader.text()?)) } else { None };
-    if reader.0.is_empty() { Ok((observations, only_for)) } else { Err(Damaged("bytes after the observations")) }
+
+    /// Reads the next observations, at most so many.
+    pub(super) fn next(&mut self, raw: &[u8], most: u64) -> Result<Vec<Observation>, Damaged> {
+        let mut reader = Reader(raw.get(self.at..).unwrap_or_default());
+        let count = self.left.min(most);
+        let mut observations = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let observation = read_observation(&mut reader, &self.tables, self.reading, self.ms)?;
+            (self.reading, self.ms) = (observation.reading, observation.heard.ms);
+            observations.push(observation);
+        }
+        (self.left, self.at) = (self.left - count, raw.len() - reader.0.len());
+        Ok(observations)
+    }
+
+    /// Reads what stands behind the last observation: the one destination that they are for.
+    pub(super) fn end(self, raw: &[u8]) -> Result<Option<Arc<str>>, Damaged> {
+        let mut reader = Reader(raw.get(self.at..).unwrap_or_default());
+        let only_for = if self.has_destination { Some(Arc::from(reader.text()?)) } else { None };
+        if reader.0.is_empty() { Ok(only_for) } else { Err(Damaged("bytes after the observations")) }
+    }
 }
 
 fn read_observation(reader: &mut Reader<'_>, tables: &Tables, reading: u64, ms: u64) -> Result<Observation, Damaged> {

@@ -124,6 +124,73 @@ async fn an_idle_destinations_range_rides_on_the_commit_that_brings_its_chunk() 
 }
 
 #[tokio::test]
+async fn a_range_in_hand_is_extended_and_settled_from_its_front() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let store = open(&settings);
+    for round in 0..4u64 {
+        store.commit(commit_of(round * 100..(round + 1) * 100)).await.unwrap();
+    }
+    let limit = CutLimit { max_observations: 100, ..LIMIT };
+    let of = |first, last| Range { first, last, anchors: 3, basis: 4 };
+    let settled = |count| Settled { delivered: count, ..Settled::default() };
+    let front = store.next_range("a", 3, 4, limit).await.unwrap();
+    assert_eq!(front, of(1, 100));
+    let (next, _) = store.ahead(&front, limit).await.unwrap().unwrap();
+    assert_eq!(next, of(101, 200));
+    let other_versions = Range { basis: 5, ..next.clone() };
+    assert!(!store.extend("a", &other_versions).await.unwrap());
+    assert!(!store.extend("a", &of(201, 300)).await.unwrap(), "it does not follow");
+    assert!(!store.extend("b", &next).await.unwrap(), "nothing is in hand there");
+    assert_eq!(store.in_hand("a"), Some(front.clone()));
+    let syncs = store.stat().syncs;
+    assert!(store.extend("a", &next).await.unwrap());
+    assert_eq!((store.in_hand("a"), store.stat().syncs), (Some(of(1, 200)), syncs + 1));
+    assert!(store.settle("a", &next, settled(100)).await.is_err(), "only from its front");
+    store.settle("a", &front, settled(100)).await.unwrap();
+    assert_eq!(store.in_hand("a"), Some(next.clone()));
+    assert_balanced(&store);
+    let (third, _) = store.ahead(&next, limit).await.unwrap().unwrap();
+    assert!(store.extend("a", &third).await.unwrap());
+    store.close().await.unwrap();
+    let store = open(&settings);
+    assert_eq!(store.in_hand("a"), Some(of(101, 300)), "the front that was settled is gone for good");
+    store.settle("a", &of(101, 300), settled(200)).await.unwrap();
+    assert_eq!(store.next_range("a", 3, 4, limit).await.unwrap(), of(301, 400));
+}
+
+#[tokio::test]
+async fn a_range_in_hand_stays_within_its_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path());
+    let store = open(&settings);
+    for round in 0..40u64 {
+        store.commit(commit_of(round * 300..(round + 1) * 300)).await.unwrap();
+    }
+    assert!(store.stat().generations > 1);
+    let limit = CutLimit { max_observations: 600, ..LIMIT };
+    let mut front = store.next_range("a", 0, 0, limit).await.unwrap();
+    let mut refused = 0;
+    while let Some((next, _)) = store.ahead(&front, limit).await.unwrap() {
+        if store.extend("a", &next).await.unwrap() {
+            let whole = store.in_hand("a").unwrap();
+            assert_eq!((whole.first, whole.last), (front.first, next.last));
+            let chunks = store.read(&whole).await.unwrap();
+            let count: usize = chunks.map(|chunk| chunk.observations.len()).sum();
+            assert_eq!(count as u64, whole.count(), "all of it can be read at once");
+        } else {
+            refused += 1;
+            assert_eq!(store.in_hand("a"), Some(front.clone()));
+        }
+        let delivered = Settled { delivered: front.count(), ..Settled::default() };
+        store.settle("a", &front, delivered).await.unwrap();
+        front = store.next_range("a", 0, 0, limit).await.unwrap();
+        assert_eq!(front.first, next.first);
+    }
+    assert_eq!(refused, store.stat().generations - 1);
+}
+
+#[tokio::test]
 async fn state_is_there_after_a_reopen_and_gone_when_it_was_removed() {
     let dir = tempfile::tempdir().unwrap();
     let settings = settings(dir.path());

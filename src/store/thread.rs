@@ -36,6 +36,7 @@ pub(super) enum Request {
     NextRange(Waiter),
     Read(Range, Reply<Chunks>),
     Ahead(Range, CutLimit, Reply<Option<(Range, Chunks)>>),
+    Extend(String, Range, Reply<bool>),
     Settle(String, Range, Option<Range>, Settled, Returning<Settled, bool>),
     Note(StateChange, Returning<StateChange, ()>),
     ReadAside(AsideFrom, Reply<AsidePage>),
@@ -99,6 +100,7 @@ fn serve(queue: &mut Queue, request: Request) -> Option<Error> {
         Request::NextRange(waiter) => queue.next_range(waiter).err(),
         Request::Read(range, reply) => answer(reply, queue.read(&range)),
         Request::Ahead(range, limit, reply) => answer(reply, queue.ahead(&range, limit)),
+        Request::Extend(name, next, reply) => answer(reply, queue.extend(&name, &next)),
         Request::Settle(name, range, next, settled, reply) => match settled.aside.is_empty() || queue.has_reserve() {
             true => answer_or_turn(reply, queue.settle(&name, &range, settled, next)),
             false => turn_back(reply, settled),
@@ -160,6 +162,7 @@ fn refuse_all(mut requests: mpsc::Receiver<Request>, error: &Error) {
             Request::Read(_, reply) => drop(reply.send(Err(error.clone()))),
             Request::Export(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Ahead(_, _, reply) => drop(reply.send(Err(error.clone()))),
+            Request::Extend(_, _, reply) => drop(reply.send(Err(error.clone()))),
             Request::Settle(_, _, _, _, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::Note(_, reply) => drop(reply.send(Err(Turned::Failed(error.clone())))),
             Request::ForgetGaps(_, reply)

@@ -15,8 +15,12 @@ const OUTAGE_BYTES: u64 = 3 << 20;
 /// `FAILPOINTS` of a run.
 pub(crate) fn armed(plan: &Plan, hub: &Hub, point: Option<(&str, u32)>) -> String {
     let clock = hub.dir.path().join("clock");
-    let mut text =
-        format!("clock=return({});store.generation_bytes=return({})", clock.display(), plan.generation_bytes);
+    let mut text = format!(
+        "clock=return({});store.generation_bytes=return({});kafka.batch_rows=return({})",
+        clock.display(),
+        plan.generation_bytes,
+        plan.bus_rows
+    );
     if plan.theme == Theme::Outage {
         text.push_str(&format!(";store.max_bytes=return({OUTAGE_BYTES})"));
     }

@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) forgets: bool,
     /// Kafka by transactions.
     pub(crate) exactly_once: bool,
+    /// Rows of a batch into Kafka, mostly so few that one is behind another all the time.
+    pub(crate) bus_rows: u64,
     pub(crate) steps: Vec<Step>,
 }
 
@@ -138,6 +140,7 @@ impl Plan {
             evicts: random.bool(),
             forgets: random.u8(..) < 80,
             exactly_once,
+            bus_rows: [20, 100, 10_000][(seed % 3) as usize],
         }
     }
 }

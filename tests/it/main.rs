@@ -52,6 +52,8 @@ mod kafka_exactly_once;
 #[cfg(feature = "kafka")]
 mod kafka_faults;
 #[cfg(feature = "kafka")]
+mod kafka_overlap;
+#[cfg(feature = "kafka")]
 mod kafka_rig;
 #[cfg(feature = "kafka")]
 mod kafka_security;

@@ -1,9 +1,11 @@
 //! The store against a model that is a list of observations and one cursor for each destination.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+use std::collections::VecDeque;
+
 use proptest::prelude::*;
 
-use biogate::store::{Range, Settled, StateChange};
+use biogate::store::{CutLimit, Range, Settled, StateChange};
 
 use crate::store_rig::{
     LIMIT, assert_balanced, assert_no_blobs, commit_of, drain, observation, open, readings, runtime, settings, waiting,
@@ -16,8 +18,17 @@ enum Step {
     Range(usize),
     /// A call that its forwarder drops at once.
     DroppedRange(usize),
-    Settle(usize),
+    /// The range behind the one in hand goes in hand with it.
+    Extend(usize),
+    /// Everything in hand, or only what was in hand before it was extended.
+    Settle(usize, Whole),
     Reopen,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Whole {
+    Yes,
+    Front,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -26,7 +37,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..4u8, prop::option::of(any::<u16>())).prop_map(|(key, value)| Step::State(key, value)),
         4 => (0..2usize).prop_map(Step::Range),
         1 => (0..2usize).prop_map(Step::DroppedRange),
-        4 => (0..2usize).prop_map(Step::Settle),
+        3 => (0..2usize).prop_map(Step::Extend),
+        4 => (0..2usize, prop_oneof![Just(Whole::Yes), Just(Whole::Front)]).prop_map(|(to, of)| Step::Settle(to, of)),
         2 => Just(Step::Reopen),
     ]
 }
@@ -39,6 +51,8 @@ struct Model {
     stored: u64,
     cursors: [u64; 2],
     in_hand: [Option<Range>; 2],
+    /// The last sequences of what is in hand, as it was put there.
+    ends: [VecDeque<u64>; 2],
     state: std::collections::BTreeMap<String, Vec<u8>>,
 }
 
@@ -79,6 +93,9 @@ proptest! {
                     let chunks = runtime.block_on(store.read(&range)).unwrap().collect::<Vec<_>>();
                     prop_assert_eq!(readings(&range, &chunks), (range.first - 1..range.last).collect::<Vec<_>>());
                     prop_assert_eq!(&chunks[0].observations[0], &observation(range.first - 1));
+                    if model.in_hand[to].is_none() {
+                        model.ends[to].push_back(range.last);
+                    }
                     model.in_hand[to] = Some(range);
                 }
                 Step::Range(_) => {}
@@ -89,12 +106,34 @@ proptest! {
                     runtime.block_on(store.aside(0)).unwrap();
                     if model.in_hand[to].is_none() {
                         model.in_hand[to] = store.in_hand(NAMES[to]);
+                        model.ends[to].extend(model.in_hand[to].iter().map(|range| range.last));
                     }
                 }
-                Step::Settle(to) => if let Some(range) = model.in_hand[to].take() {
+                Step::Extend(to) => if let Some(whole) = &mut model.in_hand[to] {
+                    let limit = CutLimit { max_observations: 500, ..LIMIT };
+                    let Some((next, _)) = runtime.block_on(store.ahead(whole, limit)).unwrap() else {
+                        prop_assert_eq!(whole.last, model.stored);
+                        continue;
+                    };
+                    prop_assert_eq!(next.first, whole.last + 1);
+                    if runtime.block_on(store.extend(NAMES[to], &next)).unwrap() {
+                        whole.last = next.last;
+                        model.ends[to].push_back(next.last);
+                        let chunks = runtime.block_on(store.read(whole)).unwrap().collect::<Vec<_>>();
+                        prop_assert_eq!(readings(whole, &chunks), (whole.first - 1..whole.last).collect::<Vec<_>>());
+                    }
+                },
+                Step::Settle(to, of) => if let Some(whole) = model.in_hand[to].take() {
+                    let end = if of == Whole::Front { model.ends[to].pop_front() } else { None };
+                    let range = Range { last: end.unwrap_or(whole.last), ..whole.clone() };
                     let settled = Settled { delivered: range.count(), ..Settled::default() };
                     runtime.block_on(store.settle(NAMES[to], &range, settled)).unwrap();
                     model.cursors[to] = range.last;
+                    if range.last < whole.last {
+                        model.in_hand[to] = Some(Range { first: range.last + 1, ..whole });
+                    } else {
+                        model.ends[to].clear();
+                    }
                 },
                 Step::Reopen => {
                     runtime.block_on(store.close()).unwrap();

@@ -17,7 +17,7 @@ use tracing::debug;
 use crate::forward::health::{Health, Peer};
 use crate::forward::refusal::Refusal;
 
-use super::record::{Row, Ticket};
+use super::record::{Lane, Row, Ticket};
 use super::words::{self, Who};
 
 /// A word on the connection that is older says nothing of how it is now: librdkafka repeats what still holds.
@@ -28,7 +28,7 @@ const WORD_HOLDS: Duration = Duration::from_secs(60);
 pub(super) struct Shared {
     who: Who,
     health: Health,
-    /// Of the batch in hand.
+    /// Of the batch in hand and the one behind it.
     pub(super) events: Flight,
     /// Of reports beside the events.
     pub(super) reports: Flight,
@@ -60,7 +60,7 @@ impl Shared {
 
     fn flight(&self, ticket: Ticket) -> &Flight {
         match ticket {
-            Ticket::Event(_) => &self.events,
+            Ticket::Event(..) => &self.events,
             Ticket::Report => &self.reports,
         }
     }
@@ -101,18 +101,44 @@ pub(super) struct Flight {
 
 #[derive(Debug)]
 struct State {
-    /// Not reported yet.
-    waiting: usize,
-    /// Who waits is woken when so few are left.
-    enough: usize,
-    outcome: Outcome,
+    /// Not reported yet, on each lane.
+    waiting: [usize; 2],
+    /// What became of the others.
+    outcomes: [Outcome; 2],
+    /// Who waits is woken once, when so few are left.
+    awaited: Option<Enough>,
     /// The last report.
     progress: Instant,
 }
 
+/// How few have to be left.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Enough {
+    /// So many in all.
+    Left(usize),
+    /// None on this lane.
+    None(Lane),
+    /// Either: so many in all, or none on this lane.
+    LeftOrNone(usize, Lane),
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.waiting.iter().sum()
+    }
+
+    fn is(&self, enough: Enough) -> bool {
+        match enough {
+            Enough::Left(most) => self.waiting() <= most,
+            Enough::None(lane) => self.waiting[lane as usize] == 0,
+            Enough::LeftOrNone(most, lane) => self.is(Enough::Left(most)) || self.is(Enough::None(lane)),
+        }
+    }
+}
+
 impl Default for Flight {
     fn default() -> Self {
-        let state = State { waiting: 0, enough: 0, outcome: Outcome::default(), progress: Instant::now() };
+        let state = State { waiting: [0; 2], outcomes: Default::default(), awaited: None, progress: Instant::now() };
         Flight { state: Mutex::new(state), changed: Notify::new(), moved: Condvar::new() }
     }
 }
@@ -129,21 +155,25 @@ pub(super) struct Outcome {
 
 impl Flight {
     /// One more is given to librdkafka. Before the call: its report may come at once.
-    pub(super) fn one_more(&self) {
+    pub(super) fn one_more(&self, lane: Lane) {
         let mut state = lock(&self.state);
-        if state.waiting == 0 {
+        if state.waiting() == 0 {
             state.progress = Instant::now();
         }
-        state.waiting += 1;
+        state.waiting[lane as usize] += 1;
     }
 
     /// It was not taken after all.
-    pub(super) fn one_less(&self) {
-        lock(&self.state).waiting -= 1;
+    pub(super) fn one_less(&self, lane: Lane) {
+        lock(&self.state).waiting[lane as usize] -= 1;
     }
 
     pub(super) fn waiting(&self) -> usize {
-        lock(&self.state).waiting
+        lock(&self.state).waiting()
+    }
+
+    pub(super) fn is(&self, enough: Enough) -> bool {
+        lock(&self.state).is(enough)
     }
 
     /// When the last report came, or the first of what waits was sent.
@@ -151,29 +181,29 @@ impl Flight {
         lock(&self.state).progress
     }
 
-    pub(super) fn take(&self) -> Outcome {
-        std::mem::take(&mut lock(&self.state).outcome)
+    pub(super) fn take(&self, lane: Lane) -> Outcome {
+        std::mem::take(&mut lock(&self.state).outcomes[lane as usize])
     }
 
-    /// Waits until at most `enough` wait, or until somebody has something to say. `true`: few enough.
-    pub(super) async fn settled(&self, enough: usize) -> bool {
+    /// Waits until few enough wait, or until somebody has something to say. `true`: few enough.
+    pub(super) async fn settled(&self, enough: Enough) -> bool {
         {
             let mut state = lock(&self.state);
-            if state.waiting <= enough {
+            if state.is(enough) {
                 return true;
             }
-            state.enough = enough;
+            state.awaited = Some(enough);
         }
         // A notice that comes between is kept.
         self.changed.notified().await;
-        self.waiting() <= enough
+        self.is(enough)
     }
 
-    /// The same on a thread of its own, until an instant: whether at most `enough` wait then.
-    pub(super) fn wait(&self, enough: usize, until: Instant) -> bool {
+    /// The same on a thread of its own, until an instant: whether few enough wait then.
+    pub(super) fn wait(&self, enough: Enough, until: Instant) -> bool {
         let mut state = lock(&self.state);
-        state.enough = enough;
-        while state.waiting > enough {
+        while !state.is(enough) {
+            state.awaited = Some(enough);
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -188,20 +218,26 @@ impl Flight {
         self.moved.notify_all();
     }
 
-    fn reported(&self, result: Result<usize, (RDKafkaErrorCode, Row)>) {
+    fn reported(&self, lane: Lane, result: Result<usize, (RDKafkaErrorCode, Row)>) {
         let mut state = lock(&self.state);
+        let outcome = &mut state.outcomes[lane as usize];
         match result {
             Ok(bytes) => {
-                state.outcome.delivered += 1;
-                state.outcome.bytes += bytes as u64;
+                outcome.delivered += 1;
+                outcome.bytes += bytes as u64;
             }
-            Err(failed) => state.outcome.failed.push(failed),
+            Err(failed) => outcome.failed.push(failed),
         }
-        state.waiting = state.waiting.saturating_sub(1);
+        let waiting = &mut state.waiting[lane as usize];
+        *waiting = waiting.saturating_sub(1);
         state.progress = Instant::now();
-        let wake = state.waiting <= state.enough;
+        // Once: a wake is a system call.
+        let is_enough = state.awaited.is_some_and(|awaited| state.is(awaited));
+        if is_enough {
+            state.awaited = None;
+        }
         drop(state);
-        if wake {
+        if is_enough {
             self.wake();
         }
     }
@@ -237,7 +273,7 @@ impl ProducerContext for Told {
         match result {
             Ok(message) => {
                 self.0.all_is_well();
-                flight.reported(Ok(message.payload_len()));
+                flight.reported(ticket.lane(), Ok(message.payload_len()));
             }
             Err((error, message)) => {
                 let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
@@ -248,7 +284,7 @@ impl ProducerContext for Told {
                     headers: message.headers().map(BorrowedHeaders::detach),
                     alone: false,
                 };
-                flight.reported(Err((code, row)));
+                flight.reported(ticket.lane(), Err((code, row)));
             }
         }
     }
@@ -319,15 +355,36 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_woken_when_few_enough_are_left() {
         let flight = Flight::default();
-        (0..3).for_each(|_| flight.one_more());
-        assert!(flight.settled(3).await);
-        flight.reported(Ok(10));
-        let waited = tokio::time::timeout(Duration::from_millis(50), flight.settled(0)).await;
-        assert!(waited.is_err(), "two still wait");
-        flight.reported(Ok(10));
-        flight.reported(Ok(10));
-        assert!(flight.settled(0).await);
-        let outcome = flight.take();
+        (0..3).for_each(|_| flight.one_more(Lane::Even));
+        assert!(flight.settled(Enough::Left(3)).await);
+        flight.reported(Lane::Even, Ok(10));
+        assert!(waits(&flight, Enough::Left(0)).await, "two still wait");
+        flight.reported(Lane::Even, Ok(10));
+        flight.reported(Lane::Even, Ok(10));
+        assert!(flight.settled(Enough::Left(0)).await);
+        let outcome = flight.take(Lane::Even);
         assert_eq!((outcome.delivered, outcome.bytes, outcome.failed.len()), (3, 30, 0));
+    }
+
+    #[tokio::test]
+    async fn each_lane_has_a_count_of_its_own() {
+        let flight = Flight::default();
+        (0..3).for_each(|_| flight.one_more(Lane::Even));
+        (0..4).for_each(|_| flight.one_more(Lane::Odd));
+        flight.reported(Lane::Odd, Ok(10));
+        assert!(waits(&flight, Enough::LeftOrNone(5, Lane::Even)).await, "six wait");
+        flight.reported(Lane::Odd, Ok(10));
+        assert!(flight.settled(Enough::LeftOrNone(5, Lane::Even)).await);
+        assert!(waits(&flight, Enough::None(Lane::Even)).await, "three of it wait");
+        (0..3).for_each(|_| flight.reported(Lane::Even, Ok(1)));
+        assert!(flight.settled(Enough::None(Lane::Even)).await);
+        assert!(flight.settled(Enough::LeftOrNone(0, Lane::Even)).await);
+        assert_eq!(flight.waiting(), 2);
+        assert_eq!((flight.take(Lane::Even).bytes, flight.take(Lane::Odd).bytes), (3, 20));
+    }
+
+    async fn waits(flight: &Flight, enough: Enough) -> bool {
+        let settled = async { while !flight.settled(enough).await {} };
+        tokio::time::timeout(Duration::from_millis(50), settled).await.is_err()
     }
 }

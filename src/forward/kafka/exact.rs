@@ -376,7 +376,7 @@ impl Session {
             match probed {
                 Ok(None) => {}
                 Ok(Some(code)) => match (part.len(), part.first().map(|row| (row.ticket, row.payload.len()))) {
-                    (1, Some((Ticket::Event(nth), bytes))) => {
+                    (1, Some((Ticket::Event(_, nth), bytes))) => {
                         found += 1;
                         self.refused.1.insert(nth, words::given_up(code, bytes, who));
                     }

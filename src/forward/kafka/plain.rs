@@ -1,4 +1,5 @@
-//! At least once: the batch in hand lies in the producer's queue until every record has its report.
+//! At least once: the batch in hand lies in the producer's queue until every record has its report. While its last ones are
+//! waited for, the rows of the batch behind it follow; whatever becomes of those is looked at when it is their turn.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,14 +13,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::forward::Delivery;
 use crate::forward::health::Health;
 use crate::forward::refusal::{Refusal, Trouble};
-use crate::forward::rows::{Batch, Rejected};
+use crate::forward::rows::{Batch, Behind, Rejected};
 use crate::report::{Kind, Report};
 
 use super::client;
 use super::client::Producer;
-use super::context::{Flight, Shared};
+use super::context::{Enough, Flight, Shared};
 use super::open::Open;
-use super::record::{self, NotTaken, Row, Ticket, go_on};
+use super::record::{self, Lane, NotTaken, Row, Ticket, go_on};
 use super::words::{self, Who};
 use super::{Settings, survey};
 
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 /// Reports beside the events wait no longer than this before the events' turn.
 const REPORTS_PATIENCE: Duration = Duration::from_secs(3);
+/// A queue that was full is filled again from here on.
+const HALF: usize = client::MOST_RECORDS as usize / 2;
 /// From this many rows on, rendering and queueing leave the async thread.
 const LARGE: u64 = 1_000;
 
@@ -39,15 +42,18 @@ pub(super) struct Plain {
     health: Health,
     open: Option<Open>,
     hand: Hand,
+    /// That of the batch behind the one in hand.
+    behind: Hand,
     /// The reports that are on their way or were not acknowledged, by their content.
     reporting: Option<u64>,
     /// The kinds of reports whose topics were found.
     seen: BTreeSet<Kind>,
 }
 
-/// The batch in hand, as far as the producer has it.
+/// A batch in hand, as far as the producer has it.
 #[derive(Debug, Default)]
 struct Hand {
+    lane: Lane,
     /// First and last sequence, and how many rows were rendered: which batch, and how far it had come.
     of: Option<(u64, u64, u64)>,
     /// Rows to send before any other: refused by a full queue, or come back.
@@ -59,16 +65,58 @@ struct Hand {
 }
 
 impl Hand {
+    fn on(lane: Lane) -> Hand {
+        Hand { lane, ..Hand::default() }
+    }
+
     fn mark(batch: &Batch) -> (u64, u64, u64) {
         (batch.range.first, batch.range.last, batch.rendered)
+    }
+
+    /// Enters the outcomes in the tally; what has to go again is in the outbox. Returns why, where it should not go at
+    /// once.
+    fn account(&mut self, shared: &Shared, batch: &mut Batch) -> Option<RDKafkaErrorCode> {
+        let mut outcome = shared.events.take(self.lane);
+        batch.tally.delivered += outcome.delivered;
+        batch.tally.bytes += outcome.bytes;
+        outcome.failed.sort_by_key(|(_, row)| usize::from(row.ticket));
+        let mut why = None;
+        for (code, mut row) in outcome.failed.into_iter().rev() {
+            let was_alone = self.alone == Some(row.ticket);
+            match (words::of_record(code), was_alone, row.ticket) {
+                (true, true, Ticket::Event(_, nth)) => {
+                    let reason = words::given_up(code, row.payload.len(), shared.who());
+                    batch.tally.rejected.push(Rejected { sequence: batch.range.first + nth as u64, reason });
+                    continue;
+                }
+                // The whole request was refused: which record it was shows when each goes alone.
+                (true, _, _) => row.alone = true,
+                (false, _, _) => why = Some(code),
+            }
+            self.outbox.push_front(row);
+        }
+        self.alone = None;
+        why
+    }
+
+    /// Takes the records of a producer that ended into the outbox. They may have arrived without our knowing, so they
+    /// count as sent again.
+    fn take_back(&mut self, shared: &Shared, batch: &mut Batch) {
+        let before = self.outbox.len();
+        self.account(shared, batch);
+        batch.tally.resent += (self.outbox.len() - before) as u64;
     }
 }
 
 /// Why rows are not queued further.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     /// All are.
     All,
+    /// All are, and a batch is coming behind: it is asked for.
+    Room,
+    /// Those of the batch in hand are; before the last of the one behind it the queue is full.
+    Behind,
     /// The queue is full.
     Full,
     /// A row goes alone, or has gone alone.
@@ -81,7 +129,8 @@ enum Stop {
 
 impl Plain {
     pub(super) fn new(settings: Arc<Settings>, health: Health) -> Plain {
-        Plain { settings, health, open: None, hand: Hand::default(), reporting: None, seen: BTreeSet::new() }
+        let (hand, behind) = (Hand::on(Lane::Even), Hand::on(Lane::Odd));
+        Plain { settings, health, open: None, hand, behind, reporting: None, seen: BTreeSet::new() }
     }
 
     /// Sends what is not sent, and waits.
@@ -91,7 +140,7 @@ impl Plain {
             if self.hand.of.is_some() {
                 self.close().await;
             }
-            self.hand = Hand::default();
+            self.forget();
         }
         let again = Instant::now() + SHORT_PATIENCE;
         loop {
@@ -105,25 +154,32 @@ impl Plain {
             (batch, stop) = self.queue(batch).await;
             crash_point!("kafka.send.after");
             let enough = match stop {
-                Stop::All | Stop::Alone | Stop::Refused(_) => 0,
-                Stop::Full => client::MOST_RECORDS as usize / 2,
+                Stop::Room => {
+                    self.remember(&batch);
+                    return Delivery::Underway(batch);
+                }
+                Stop::All => Enough::None(self.hand.lane),
+                Stop::Behind => Enough::LeftOrNone(HALF, self.hand.lane),
+                Stop::Full => Enough::Left(HALF),
+                Stop::Alone | Stop::Refused(_) => Enough::Left(0),
                 Stop::Basis => return Delivery::Again(unknown_basis(&batch)),
             };
             if !self.settled(enough, again).await {
                 let refusal = self.stalled(&mut batch).await;
                 return self.not_now(batch, refusal);
             }
-            if stop == Stop::Full {
+            let Some(shared) = self.open.as_ref().map(|open| open.shared.clone()) else { continue };
+            let is_through = shared.events.is(Enough::None(self.hand.lane));
+            if stop == Stop::Full || !is_through {
                 continue;
             }
-            let Some(shared) = self.open.as_ref().map(|open| open.shared.clone()) else { continue };
-            match (self.account(&shared, &mut batch), stop) {
+            match (self.hand.account(&shared, &mut batch), stop) {
                 (Some(code), _) | (None, Stop::Refused(code)) => {
                     let refusal = self.failed(&mut batch, code).await;
                     return self.not_now(batch, refusal);
                 }
                 (None, _) if self.hand.rendered && self.hand.outbox.is_empty() => {
-                    self.hand = Hand::default();
+                    self.go_on_behind(&batch);
                     return Delivery::Done(batch);
                 }
                 (None, _) => {}
@@ -131,11 +187,30 @@ impl Plain {
         }
     }
 
+    /// The batch in hand is through: the one behind it has its place, with what of it is on its way.
+    fn go_on_behind(&mut self, batch: &Batch) {
+        let next = Hand::on(self.hand.lane);
+        self.hand = std::mem::replace(&mut self.behind, next);
+        if let Behind::InHand(behind) = &batch.behind {
+            self.remember(behind);
+        }
+    }
+
+    /// The batch in hand comes back as it is now.
+    fn remember(&mut self, batch: &Batch) {
+        self.hand.of = Some(Hand::mark(batch));
+    }
+
+    fn forget(&mut self) {
+        (self.hand, self.behind) = (Hand::on(Lane::Even), Hand::on(Lane::Odd));
+    }
+
     /// Drops the batch in hand with the producer that has its records. `true`: some were queued, so they may have arrived.
     pub(super) async fn abandon(&mut self) -> bool {
-        let hand = std::mem::take(&mut self.hand);
+        let of = self.hand.of;
+        self.forget();
         // Whether a queued record ever left is known to librdkafka only.
-        let queued = hand.of.is_none_or(|(_, _, rendered)| rendered > 0);
+        let queued = of.is_none_or(|(_, _, rendered)| rendered > 0);
         if queued {
             self.close().await;
         }
@@ -147,14 +222,14 @@ impl Plain {
         match refusal {
             Ok(refusal) => self.later(batch, refusal),
             Err(refusal) => {
-                self.hand = Hand::default();
+                self.forget();
                 Delivery::Again(refusal)
             }
         }
     }
 
     fn later(&mut self, batch: Batch, refusal: Refusal) -> Delivery {
-        self.hand.of = Some(Hand::mark(&batch));
+        self.remember(&batch);
         Delivery::Later(batch, refusal)
     }
 
@@ -171,15 +246,36 @@ impl Plain {
         result
     }
 
-    /// Queues rows until there are no more, or the queue is full.
+    /// Queues rows until there are no more, or the queue is full; those of the batch behind come last.
     async fn queue(&mut self, batch: Batch) -> (Batch, Stop) {
-        let Some(open) = &self.open else { return (batch, Stop::Full) };
+        let hand = std::mem::take(&mut self.hand);
+        let (hand, mut batch, stop) = self.fill(hand, batch).await;
+        self.hand = hand;
+        if stop != Stop::All {
+            return (batch, stop);
+        }
+        match std::mem::take(&mut batch.behind) {
+            Behind::InHand(behind) => {
+                let hand = std::mem::take(&mut self.behind);
+                let (hand, behind, stop) = self.fill(hand, *behind).await;
+                self.behind = hand;
+                batch.behind = Behind::InHand(Box::new(behind));
+                // Whatever else became of it is looked at in its turn.
+                (batch, if stop == Stop::Full { Stop::Behind } else { Stop::All })
+            }
+            Behind::Coming => (batch, Stop::Room),
+            Behind::Nothing => (batch, Stop::All),
+        }
+    }
+
+    async fn fill(&self, hand: Hand, batch: Batch) -> (Hand, Batch, Stop) {
+        let Some(open) = &self.open else { return (hand, batch, Stop::Full) };
         let mut filling = Filling {
             producer: open.producer.clone(),
             shared: open.shared.clone(),
             topic: self.settings.topic.clone(),
             limit: open.limit as usize,
-            hand: std::mem::take(&mut self.hand),
+            hand,
             batch,
         };
         let rows = if filling.hand.rendered { 0 } else { filling.batch.range.count() };
@@ -188,13 +284,12 @@ impl Plain {
             (filling, stop)
         })
         .await;
-        self.hand = filling.hand;
-        (filling.batch, stop)
+        (filling.hand, filling.batch, stop)
     }
 
-    /// Waits until at most `enough` records have no report. `false` when none came for too long; not before `again`,
-    /// so that a batch that comes back has its chance.
-    async fn settled(&self, enough: usize, again: Instant) -> bool {
+    /// Waits until few enough records have no report. `false` when none came for too long; not before `again`, so that a
+    /// batch that comes back has its chance.
+    async fn settled(&self, enough: Enough, again: Instant) -> bool {
         let Some(open) = &self.open else { return true };
         let events = &open.shared.events;
         loop {
@@ -204,35 +299,9 @@ impl Plain {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(_) if Instant::from_std(events.progress()) + patience > Instant::now() => {}
-                Err(_) => return events.waiting() <= enough,
+                Err(_) => return events.is(enough),
             }
         }
-    }
-
-    /// Enters the outcomes in the tally; what has to go again is in the outbox. Returns why, where it should not go at
-    /// once.
-    fn account(&mut self, shared: &Shared, batch: &mut Batch) -> Option<RDKafkaErrorCode> {
-        let mut outcome = shared.events.take();
-        batch.tally.delivered += outcome.delivered;
-        batch.tally.bytes += outcome.bytes;
-        outcome.failed.sort_by_key(|(_, row)| usize::from(row.ticket));
-        let mut why = None;
-        for (code, mut row) in outcome.failed.into_iter().rev() {
-            let was_alone = self.hand.alone == Some(row.ticket);
-            match (words::of_record(code), was_alone, row.ticket) {
-                (true, true, Ticket::Event(nth)) => {
-                    let reason = words::given_up(code, row.payload.len(), shared.who());
-                    batch.tally.rejected.push(Rejected { sequence: batch.range.first + nth as u64, reason });
-                    continue;
-                }
-                // The whole request was refused: which record it was shows when each goes alone.
-                (true, _, _) => row.alone = true,
-                (false, _, _) => why = Some(code),
-            }
-            self.hand.outbox.push_front(row);
-        }
-        self.hand.alone = None;
-        why
     }
 
     /// Why nothing moves. `Err` where the records have to be rendered anew.
@@ -262,12 +331,13 @@ impl Plain {
     }
 
     /// Ends the producer, after which a new one is made with the files as they are then. Its records come back into the
-    /// outbox. They may have arrived without our knowing, so they count as sent again. `false`: some did not come back.
+    /// outboxes. `false`: some did not.
     async fn remake(&mut self, batch: &mut Batch) -> bool {
         let Some(shared) = self.close().await else { return true };
-        let before = self.hand.outbox.len();
-        self.account(&shared, batch);
-        batch.tally.resent += (self.hand.outbox.len() - before) as u64;
+        self.hand.take_back(&shared, batch);
+        if let Behind::InHand(behind) = &mut batch.behind {
+            self.behind.take_back(&shared, behind);
+        }
         shared.events.waiting() == 0
     }
 
@@ -299,13 +369,14 @@ impl Plain {
                 return Err(why_silent(open, &who).await);
             }
             // What became of those nobody asks for any more.
-            flight.take();
+            flight.take(Lane::default());
             self.reporting = None;
             for report in reports {
                 let mut row = Row::of_report(report);
                 while let Err((back, why)) = row.send(kind.topic(), &open.producer, flight) {
                     match why {
-                        NotTaken::Full if timeout_at(until, flight.settled(flight.waiting() / 2)).await.is_ok() => {}
+                        NotTaken::Full
+                            if timeout_at(until, flight.settled(Enough::Left(flight.waiting() / 2))).await.is_ok() => {}
                         NotTaken::Full => return Err(words::of_code(RDKafkaErrorCode::QueueFull, "", &who)),
                         NotTaken::Refused(code) => return Err(words::of_code(code, "", &who)),
                     }
@@ -319,7 +390,7 @@ impl Plain {
             return Err(why_silent(open, &who).await);
         }
         self.reporting = None;
-        match flight.take().failed.first() {
+        match flight.take(Lane::default()).failed.first() {
             Some((code, _)) => Err(words::of_code(*code, "", &who)),
             None => Ok(()),
         }
@@ -381,7 +452,7 @@ impl Filling {
                 rejected.push(Rejected { sequence: first + line.nth as u64, reason });
                 return go_on(false);
             }
-            if let Err((row, why)) = line.send(topic, producer, &shared.events) {
+            if let Err((row, why)) = line.send(hand.lane, topic, producer, &shared.events) {
                 hand.outbox.push_back(row);
                 stop = Some(Stop::from(why));
             }
@@ -427,7 +498,7 @@ async fn why_silent(open: &Open, who: &Who) -> Refusal {
 
 /// Waits until none is on its way.
 async fn quiet(flight: &Flight, until: Instant) -> bool {
-    let quiet = async { while !flight.settled(0).await {} };
+    let quiet = async { while !flight.settled(Enough::Left(0)).await {} };
     timeout_at(until, quiet).await.is_ok()
 }
 

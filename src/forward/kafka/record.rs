@@ -23,25 +23,48 @@ const SCHEMA: &str = "1";
 /// What a batch's frame and a record's own fields take at most, beside key, value and headers.
 const FRAME: usize = 61 + 41;
 
+/// Which of the batches on their way a record belongs to: they take turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// The first of a producer, its third and so on.
+    #[default]
+    Even = 0,
+    /// The others.
+    Odd = 1,
+}
+
 /// Goes with a record and comes back with its report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ticket {
-    /// The n-th observation of the range in hand.
-    Event(usize),
+    /// The n-th observation of the batch on this lane.
+    Event(Lane, usize),
     /// A report beside the events.
     Report,
 }
 
+impl Ticket {
+    pub(super) fn lane(self) -> Lane {
+        match self {
+            Ticket::Event(lane, _) => lane,
+            Ticket::Report => Lane::default(),
+        }
+    }
+}
+
 impl From<usize> for Ticket {
     fn from(opaque: usize) -> Self {
-        opaque.checked_sub(1).map_or(Ticket::Report, Ticket::Event)
+        match opaque.checked_sub(1) {
+            None => Ticket::Report,
+            Some(event) if event % 2 == 0 => Ticket::Event(Lane::Even, event / 2),
+            Some(event) => Ticket::Event(Lane::Odd, event / 2),
+        }
     }
 }
 
 impl From<Ticket> for usize {
     fn from(ticket: Ticket) -> usize {
         match ticket {
-            Ticket::Event(nth) => nth + 1,
+            Ticket::Event(lane, nth) => 1 + 2 * nth + lane as usize,
             Ticket::Report => 0,
         }
     }
@@ -119,7 +142,13 @@ impl Line<'_> {
     }
 
     /// Gives it to the producer, which copies it. What is not taken comes back as a row.
-    pub(super) fn send(self, topic: &str, producer: &Producer, flight: &Flight) -> Result<(), (Row, NotTaken)> {
+    pub(super) fn send(
+        self,
+        lane: Lane,
+        topic: &str,
+        producer: &Producer,
+        flight: &Flight,
+    ) -> Result<(), (Row, NotTaken)> {
         let Line { nth, id, key, payload, gateway } = self;
         let mut room = [0; Hyphenated::LENGTH];
         let id: &str = id.hyphenated().encode_lower(&mut room);
@@ -127,7 +156,7 @@ impl Line<'_> {
             .insert(Header { key: "event_id", value: Some(id) })
             .insert(Header { key: "schema", value: Some(SCHEMA) })
             .insert(Header { key: "gateway", value: Some(gateway) });
-        let ticket = Ticket::Event(nth);
+        let ticket = Ticket::Event(lane, nth);
         queue((ticket, topic, key.as_bytes(), payload), Some(headers), producer, flight).map_err(|(headers, why)| {
             let (key, payload) = (key.as_bytes().to_vec(), payload.to_vec());
             (Row { ticket, key, payload, headers, alone: false }, why)
@@ -144,9 +173,9 @@ fn queue(
 ) -> Result<(), (Option<OwnedHeaders>, NotTaken)> {
     let mut record = BaseRecord::with_opaque_to(topic, ticket.into()).key(key).payload(payload);
     record.headers = headers;
-    flight.one_more();
+    flight.one_more(ticket.lane());
     let Err((error, record)) = producer.send(record) else { return Ok(()) };
-    flight.one_less();
+    flight.one_less(ticket.lane());
     let why = match error {
         KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) => NotTaken::Full,
         other => NotTaken::Refused(other.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)),
@@ -193,7 +222,8 @@ mod tests {
 
     #[test]
     fn a_ticket_comes_back_as_it_went() {
-        for ticket in [Ticket::Report, Ticket::Event(0), Ticket::Event(19_999)] {
+        let events = [Lane::Even, Lane::Odd].map(|lane| [0, 1, 39_999].map(|nth| Ticket::Event(lane, nth)));
+        for ticket in events.into_iter().flatten().chain([Ticket::Report]) {
             assert_eq!(Ticket::from(usize::from(ticket)), ticket);
         }
     }

@@ -11,8 +11,9 @@ use rdkafka::producer::Producer as _;
 use crate::forward::refusal::Refusal;
 
 use super::client::{MOST_RECORDS, TRANSACTION_TIMEOUT};
+use super::context::Enough;
 use super::open::Open;
-use super::record::{Line, NotTaken, Row};
+use super::record::{Lane, Line, NotTaken, Row};
 use super::{survey, words};
 
 /// All reports must be in by then; what is left of the timeout is for the commit.
@@ -53,15 +54,15 @@ impl<'a> Transaction<'a> {
     pub(super) fn begin(open: &'a Open, stop: &'a AtomicBool) -> Result<Transaction<'a>, Failure> {
         let transaction = Transaction { open, stop, begun: Instant::now() };
         // What an aborted one before left over.
-        open.shared.events.wait(0, Instant::now() + CALL);
-        open.shared.events.take();
+        open.shared.events.wait(Enough::Left(0), Instant::now() + CALL);
+        open.shared.events.take(Lane::default());
         open.producer.begin_transaction().map_err(|error| transaction.failed(error))?;
         Ok(transaction)
     }
 
     /// Queues a line; waits while the queue is full.
     pub(super) fn send(&self, topic: &str, line: Line<'_>) -> Result<(), NotTaken> {
-        self.taken(topic, line.send(topic, &self.open.producer, &self.open.shared.events))
+        self.taken(topic, line.send(Lane::default(), topic, &self.open.producer, &self.open.shared.events))
     }
 
     /// The same of a row.
@@ -74,7 +75,9 @@ impl<'a> Transaction<'a> {
         loop {
             match sent {
                 Ok(()) => return Ok(()),
-                Err((row, NotTaken::Full)) if events.wait(MOST_RECORDS as usize / 2, self.reports_by()) => {
+                Err((row, NotTaken::Full))
+                    if events.wait(Enough::Left(MOST_RECORDS as usize / 2), self.reports_by()) =>
+                {
                     sent = row.send(topic, &self.open.producer, events);
                 }
                 Err((_, why)) => return Err(why),
@@ -133,7 +136,7 @@ impl<'a> Transaction<'a> {
             return failure;
         }
         // The abort brings back what had no report yet.
-        failed.extend(self.open.shared.events.take().failed);
+        failed.extend(self.open.shared.events.take(Lane::default()).failed);
         let named = failed.iter().any(|(code, _)| words::of_record(*code));
         let suspect = |(code_of_row, row): (RDKafkaErrorCode, Row)| match named {
             true => words::of_record(code_of_row).then_some(row),
@@ -157,7 +160,7 @@ impl<'a> Transaction<'a> {
         if !self.reported() {
             return Err(self.silent());
         }
-        let failed = self.open.shared.events.take().failed;
+        let failed = self.open.shared.events.take(Lane::default()).failed;
         let refused = failed.iter().map(|(code, _)| *code).find(|code| words::of_record(*code));
         match (refused, self.came_back(failed)) {
             (Some(code), Some(Failure::Refused(_))) => Ok(Some(code)),
@@ -174,7 +177,7 @@ impl<'a> Transaction<'a> {
     fn reported(&self) -> bool {
         let events = &self.open.shared.events;
         while !self.stop.load(Ordering::Relaxed) && Instant::now() < self.reports_by() {
-            if events.wait(0, self.reports_by().min(Instant::now() + CALL)) {
+            if events.wait(Enough::Left(0), self.reports_by().min(Instant::now() + CALL)) {
                 return true;
             }
         }
@@ -217,7 +220,7 @@ pub(super) fn commit(transaction: Transaction<'_>) -> Result<(u64, u64), Failure
     if !transaction.reported() {
         return Err(transaction.silent());
     }
-    let outcome = shared.events.take();
+    let outcome = shared.events.take(Lane::default());
     if let Some(failure) = transaction.came_back(outcome.failed) {
         return Err(failure);
     }
