@@ -2,7 +2,8 @@
 //!
 //! Plain mode: an idempotent producer whose queue holds what is in hand and nothing more: a batch and, while a long queue
 //! drains, the one behind it. The records stay in it through any outage, so that while the process lives nothing is sent
-//! twice; the cursor moves past a batch when its every record is acknowledged or refused for good. `exactly_once`: each batch is a transaction that carries the cursor with it.
+//! twice; the cursor moves past a batch when its every record is acknowledged or refused for good. `exactly_once`: each
+//! batch is a transaction that carries the cursor with it.
 
 pub mod census;
 mod client;
@@ -10,6 +11,7 @@ mod context;
 mod cursor;
 mod exact;
 mod fences;
+mod hand;
 mod open;
 mod plain;
 mod record;

@@ -1,7 +1,7 @@
-//! At least once: the batch in hand lies in the producer's queue until every record has its report. While its last ones are
-//! waited for, the rows of the batch behind it follow; whatever becomes of those is looked at when it is their turn.
+//! At least once: the batch in hand lies in the producer's queue until every record has its report. While its last ones
+//! are waited for, the rows of the batch behind it follow; what became of those is looked at when it is their turn.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::time::{Instant, timeout_at};
 use crate::forward::Delivery;
 use crate::forward::health::Health;
 use crate::forward::refusal::{Refusal, Trouble};
-use crate::forward::rows::{Batch, Behind, Rejected};
+use crate::forward::rows::{Batch, Behind};
 use crate::report::{Kind, Report};
 
 use super::client;
-use super::client::Producer;
 use super::context::{Enough, Flight, Shared};
+use super::hand::{Filling, Hand, Stop};
 use super::open::Open;
-use super::record::{self, Lane, NotTaken, Row, Ticket, go_on};
+use super::record::{Lane, NotTaken, Row};
 use super::words::{self, Who};
 use super::{Settings, survey};
 
@@ -48,83 +48,6 @@ pub(super) struct Plain {
     reporting: Option<u64>,
     /// The kinds of reports whose topics were found.
     seen: BTreeSet<Kind>,
-}
-
-/// A batch in hand, as far as the producer has it.
-#[derive(Debug, Default)]
-struct Hand {
-    lane: Lane,
-    /// First and last sequence, and how many rows were rendered: which batch, and how far it had come.
-    of: Option<(u64, u64, u64)>,
-    /// Rows to send before any other: refused by a full queue, or come back.
-    outbox: VecDeque<Row>,
-    /// The row that has gone alone.
-    alone: Option<Ticket>,
-    /// No row is left to render.
-    rendered: bool,
-}
-
-impl Hand {
-    fn on(lane: Lane) -> Hand {
-        Hand { lane, ..Hand::default() }
-    }
-
-    fn mark(batch: &Batch) -> (u64, u64, u64) {
-        (batch.range.first, batch.range.last, batch.rendered)
-    }
-
-    /// Enters the outcomes in the tally; what has to go again is in the outbox. Returns why, where it should not go at
-    /// once.
-    fn account(&mut self, shared: &Shared, batch: &mut Batch) -> Option<RDKafkaErrorCode> {
-        let mut outcome = shared.events.take(self.lane);
-        batch.tally.delivered += outcome.delivered;
-        batch.tally.bytes += outcome.bytes;
-        outcome.failed.sort_by_key(|(_, row)| usize::from(row.ticket));
-        let mut why = None;
-        for (code, mut row) in outcome.failed.into_iter().rev() {
-            let was_alone = self.alone == Some(row.ticket);
-            match (words::of_record(code), was_alone, row.ticket) {
-                (true, true, Ticket::Event(_, nth)) => {
-                    let reason = words::given_up(code, row.payload.len(), shared.who());
-                    batch.tally.rejected.push(Rejected { sequence: batch.range.first + nth as u64, reason });
-                    continue;
-                }
-                // The whole request was refused: which record it was shows when each goes alone.
-                (true, _, _) => row.alone = true,
-                (false, _, _) => why = Some(code),
-            }
-            self.outbox.push_front(row);
-        }
-        self.alone = None;
-        why
-    }
-
-    /// Takes the records of a producer that ended into the outbox. They may have arrived without our knowing, so they
-    /// count as sent again.
-    fn take_back(&mut self, shared: &Shared, batch: &mut Batch) {
-        let before = self.outbox.len();
-        self.account(shared, batch);
-        batch.tally.resent += (self.outbox.len() - before) as u64;
-    }
-}
-
-/// Why rows are not queued further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    /// All are.
-    All,
-    /// All are, and a batch is coming behind: it is asked for.
-    Room,
-    /// Those of the batch in hand are; before the last of the one behind it the queue is full.
-    Behind,
-    /// The queue is full.
-    Full,
-    /// A row goes alone, or has gone alone.
-    Alone,
-    /// One was not taken.
-    Refused(RDKafkaErrorCode),
-    /// The batch's basis is gone.
-    Basis,
 }
 
 impl Plain {
@@ -401,80 +324,6 @@ impl Drop for Plain {
     fn drop(&mut self) {
         if let Some(open) = self.open.take() {
             open.end();
-        }
-    }
-}
-
-/// What queueing needs, so that it can go to another thread and come back.
-struct Filling {
-    producer: Producer,
-    shared: Arc<Shared>,
-    topic: String,
-    limit: usize,
-    hand: Hand,
-    batch: Batch,
-}
-
-impl Filling {
-    fn run(&mut self) -> Stop {
-        let events = &self.shared.events;
-        while let Some(mut row) = self.hand.outbox.pop_front() {
-            let (alone, ticket) = (row.alone, row.ticket);
-            if alone && events.waiting() > 0 {
-                self.hand.outbox.push_front(row);
-                return Stop::Alone;
-            }
-            row.alone = false;
-            if let Err((mut row, why)) = row.send(&self.topic, &self.producer, events) {
-                row.alone = alone;
-                self.hand.outbox.push_front(row);
-                return why.into();
-            }
-            if alone {
-                self.hand.alone = Some(ticket);
-                return Stop::Alone;
-            }
-        }
-        match self.hand.rendered {
-            true => Stop::All,
-            false => self.render(),
-        }
-    }
-
-    fn render(&mut self) -> Stop {
-        let Filling { producer, shared, topic, limit, hand, batch } = self;
-        let first = batch.range.first;
-        let (mut rejected, mut stop) = (Vec::new(), None);
-        let known = record::lines(batch, |line| {
-            let size = line.size();
-            if size > *limit {
-                let reason = words::given_up(RDKafkaErrorCode::MessageSizeTooLarge, size, shared.who());
-                rejected.push(Rejected { sequence: first + line.nth as u64, reason });
-                return go_on(false);
-            }
-            if let Err((row, why)) = line.send(hand.lane, topic, producer, &shared.events) {
-                hand.outbox.push_back(row);
-                stop = Some(Stop::from(why));
-            }
-            go_on(stop.is_some())
-        });
-        batch.tally.rejected.append(&mut rejected);
-        match (known, stop) {
-            (false, _) => Stop::Basis,
-            (true, Some(stop)) => stop,
-            (true, None) => {
-                hand.rendered = true;
-                Stop::All
-            }
-        }
-    }
-}
-
-impl From<NotTaken> for Stop {
-    fn from(why: NotTaken) -> Stop {
-        match why {
-            NotTaken::Full => Stop::Full,
-            NotTaken::Refused(code) => Stop::Refused(code),
         }
     }
 }
