@@ -19,7 +19,7 @@ const IMPORTS: &[(&str, &str)] = &[
     ("store", "crash reading observation event report clock"),
     // source and forward never see each other, nor does either see the intake.
     ("source", "reading observation event clock interpret"),
-    ("forward", "reading observation event report clock resolve store"),
+    ("forward", "crash reading observation event report clock resolve store"),
     // Virtual hubs: their patients are a source's, their batches a destination's.
     ("fleet", "reading observation event clock resolve store source forward"),
     ("intake", "reading observation event report coverage clock interpret store source"),
