@@ -6,8 +6,9 @@
 //!   repeat; after, the house owes them.
 //! - **Order is by sequence.** Each observation gets the next number, from 1; none is ever given twice.
 //! - **Each destination has a cursor and at most one range in hand.** A range is whole chunks of one generation and is
-//!   durable before [`Store::next_range`] returns it, so that a retry after a crash sends the same rows. A moved cursor
-//!   may ride on the next record: a crash before it repeats the range.
+//!   durable before [`Store::next_range`] returns it, so that a retry after a crash sends the same rows. It may be
+//!   extended by the range behind it, durably as well, and settled from its front. A moved cursor may ride on the next
+//!   record: a crash before it repeats what was in hand.
 //! - **Readers see only what is durable.**
 //! - **The ledger balances at every moment**: `stored = before + delivered + rejected + parked + passed_over +
 //!   evicted + damaged + waiting` for each destination; totals are committed in the same record as what they count.
